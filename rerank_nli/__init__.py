@@ -1,0 +1,55 @@
+"""Rank and filter passages by whether they entail the query."""
+
+from rerank_nli.calibration import Calibration
+from rerank_nli.engines import Engine, FunctionEngine, OnnxEngine, TorchEngine, load
+from rerank_nli.errors import (
+    CalibrationError,
+    DamagedModelError,
+    InputError,
+    InputTypeError,
+    LabelError,
+    MissingExtraError,
+    ModelNotFoundError,
+    QueryTooLongError,
+    RerankNLIError,
+)
+from rerank_nli.reranker import NLIReranker
+from rerank_nli.types import (
+    Filtered,
+    Grounding,
+    Probabilities,
+    RankedAnswer,
+    RankedPassage,
+    Ranking,
+    Span,
+    Verdict,
+)
+
+__all__ = [
+    "Calibration",
+    "CalibrationError",
+    "DamagedModelError",
+    "Engine",
+    "Filtered",
+    "FunctionEngine",
+    "Grounding",
+    "InputError",
+    "InputTypeError",
+    "LabelError",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "NLIReranker",
+    "OnnxEngine",
+    "Probabilities",
+    "QueryTooLongError",
+    "RankedAnswer",
+    "RankedPassage",
+    "Ranking",
+    "RerankNLIError",
+    "Span",
+    "TorchEngine",
+    "Verdict",
+    "load",
+]
+
+__version__ = "0.1.0"

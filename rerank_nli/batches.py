@@ -1,0 +1,127 @@
+"""Batches of pairs: cut by token budget, sorted by length, few distinct shapes, and put back in order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tokenizers import Tokenizer
+
+    from rerank_nli.scores import FloatArray
+    from rerank_nli.windows import IntArray, Tokens
+
+__all__ = ["PairTemplate", "in_batches"]
+
+_MULTIPLE = 8  # lengths are rounded up to this, so that a runtime sees few distinct shapes
+
+
+class PairTemplate:
+    """How a tokenizer joins two texts: its special tokens before, between and after them, read off a probe pair.
+
+    Pairs are put together from token ids, so that a window is scored without tokenising it again and a text is cut
+    only where `windows` says.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, pad_id: int, max_length: int) -> None:
+        probe = tokenizer.encode("a", "b")
+        sides = probe.sequence_ids
+        first, second = sides.index(0), sides.index(1)
+        last = len(sides) - sides[::-1].index(1)
+        after_first = second - sides[:second][::-1].index(0)
+        self._pad_id, self._max_length = pad_id, max_length
+        self._before, self._between, self._after = probe.ids[:first], probe.ids[after_first:second], probe.ids[last:]
+        self._types = (
+            probe.type_ids[:first],
+            probe.type_ids[first],
+            probe.type_ids[after_first:second],
+            probe.type_ids[second],
+            probe.type_ids[last:],
+        )
+
+    @property
+    def special(self) -> int:
+        """How many special tokens a pair has."""
+        return len(self._before) + len(self._between) + len(self._after)
+
+    def arrays(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> dict[str, IntArray]:
+        """Model inputs of a batch, padded on the right.
+
+        Args:
+            pairs: m pairs of premise and hypothesis.
+
+        Returns:
+            int64 arrays (m, S) input_ids, attention_mask and token_type_ids, S a multiple of 8 up to the longest
+            length that the model takes.
+        """
+        longest = max(self.special + len(a) + len(b) for a, b in pairs)
+        width = max(longest, min(_rounded(longest), self._max_length))
+        ids = np.full((len(pairs), width), self._pad_id, dtype=np.int64)  # (m, S)
+        mask = np.zeros_like(ids)
+        types = np.zeros_like(ids)
+        before, first, between, second, after = self._types
+        for row, (a, b) in enumerate(pairs):
+            joined = np.concatenate([self._before, a.ids, self._between, b.ids, self._after])
+            ids[row, : len(joined)] = joined
+            mask[row, : len(joined)] = 1
+            types[row, : len(joined)] = [*before, *[first] * len(a), *between, *[second] * len(b), *after]
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def _rounded(length: int) -> int:
+    return -(-length // _MULTIPLE) * _MULTIPLE
+
+
+def in_batches(
+    pairs: Sequence[tuple[Tokens, Tokens]],
+    logits: Callable[[Sequence[tuple[Tokens, Tokens]]], FloatArray],
+    batch_tokens: int,
+) -> FloatArray:
+    """Logits of all pairs, in their order.
+
+    Args:
+        pairs: m pairs, at least one.
+        logits: an engine's, for one batch.
+        batch_tokens: most tokens of a padded batch; a pair over it makes a batch of its own.
+
+    Returns:
+        (m, C).
+
+    Raises:
+        MemoryError: a single pair does not fit.
+    """
+    lengths = np.array([len(a) + len(b) for a, b in pairs])
+    order = np.argsort(lengths, kind="stable")[::-1]  # the longest first: what does not fit shows at once
+    parts = [
+        part for batch in _cut(order, lengths, batch_tokens) for part in _halving([pairs[i] for i in batch], logits)
+    ]
+    rows = np.concatenate(parts)  # (m, C)
+    out = np.empty_like(rows)
+    out[order] = rows
+    return out
+
+
+def _cut(order: IntArray, lengths: IntArray, batch_tokens: int) -> Iterator[IntArray]:
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, _rounded(int(lengths[order[start]]))))
+        yield order[start : start + size]
+        start += size
+
+
+def _halving(
+    batch: Sequence[tuple[Tokens, Tokens]], logits: Callable[[Sequence[tuple[Tokens, Tokens]]], FloatArray]
+) -> Iterator[FloatArray]:
+    """One batch, or where memory runs out its halves."""
+    try:
+        whole = logits(batch)
+    except MemoryError:
+        if len(batch) == 1:
+            raise
+        yield from _halving(batch[: len(batch) // 2], logits)
+        yield from _halving(batch[len(batch) // 2 :], logits)
+    else:
+        yield whole

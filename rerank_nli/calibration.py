@@ -1,0 +1,144 @@
+"""Make a pooled score mean what it says: fit, apply, save and load a calibration that is bound to its settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerank_nli.errors import CalibrationError, one_of, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rerank_nli.scores import FloatArray
+
+__all__ = ["Calibration"]
+
+_EPSILON = 1e-7  # keeps the logarithms finite for a float32 score of 0 or 1
+_FEWEST = 20  # below this a fit says more about the sample than about the model
+
+
+def _features(scores: FloatArray, method: str) -> FloatArray:
+    s = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    if method == "platt":
+        return np.log(s / (1 - s))[:, None]  # (n, 1)
+    return np.stack([np.log(s), -np.log1p(-s)], axis=1)  # (n, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A map from pooled score to probability, with the settings that it is true for.
+
+    Attributes:
+        method: "platt" σ(a·logit(s) + b) (Platt 1999, on log-odds); "beta" σ(a·ln s - b·ln(1 - s) + c) (Kull et al.
+            2017); "isotonic", straight lines between the knots of a monotone fit (Zadrozny and Elkan 2002).
+        parameters: coefficients and intercept, or for isotonic the knots' scores and then their probabilities.
+        key: weights, precision, direction, kind, template, window and pool of the scores that it was fitted on.
+    """
+
+    method: str
+    parameters: list[list[float]]
+    key: dict[str, Any]
+
+    @classmethod
+    def fit(cls, scores: FloatArray, labels: FloatArray, method: str, key: Mapping[str, Any]) -> Calibration:
+        """Fit on scores whose truth is known (needs the `eval` extra).
+
+        Args:
+            scores: (n,) pooled scores in 0..1.
+            labels: (n,) whether the passage entails the query.
+            method: "platt", "beta" or "isotonic".
+            key: `NLIReranker.calibration_key` of the reranker that made the scores.
+
+        Raises:
+            CalibrationError: fewer than 20 rows, one class only, scores outside 0..1, or scores that fall as the truth
+                rises.
+        """
+        one_of("calibration method", method, _APPLY)
+        s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
+        if s.shape != y.shape or s.ndim != 1 or len(s) < _FEWEST:
+            message = f"a calibration needs at least {_FEWEST} scores with a label each, got {s.shape} and {y.shape}"
+            raise CalibrationError(message)
+        if not np.all((s >= 0) & (s <= 1)):
+            message = "calibration needs scores in 0..1: use score='entailment' or 'entailment_vs_contradiction'"
+            raise CalibrationError(message)
+        if y.all() or not y.any():
+            message = f"calibration needs labels of both classes, got {int(y.sum())} true of {len(y)}"
+            raise CalibrationError(message)
+        if method == "isotonic":
+            model = require("sklearn.isotonic", "eval").IsotonicRegression(y_min=0, y_max=1).fit(s, y)
+            return cls(method, [model.X_thresholds_.tolist(), model.y_thresholds_.tolist()], dict(key))
+        x = _features(s, method)
+        model = require("sklearn.linear_model", "eval").LogisticRegression(C=np.inf, max_iter=1000).fit(x, y)
+        weights = model.coef_[0]
+        if weights.sum() <= 0 or weights.min() < 0:
+            message = (
+                f"the scores do not rise with the labels ({method} weights {weights.tolist()}): look at the labels"
+            )
+            raise CalibrationError(message)
+        return cls(method, [weights.tolist(), model.intercept_.tolist()], dict(key))
+
+    def apply(self, scores: FloatArray) -> FloatArray:
+        """Calibrated probabilities of pooled scores, shape kept."""
+        return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self)
+
+    def require_key(self, key: Mapping[str, Any]) -> None:
+        """Refuse settings that this was not fitted for.
+
+        Raises:
+            CalibrationError: a setting differs; the message names each.
+        """
+        differing = [
+            f"{name}: fitted for {self.key.get(name)!r}, used with {value!r}"
+            for name, value in key.items()
+            if self.key.get(name) != value
+        ]
+        if differing:
+            message = f"this calibration is for other settings ({'; '.join(differing)}): fit one for these"
+            raise CalibrationError(message)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        partial.replace(target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            CalibrationError: the file holds no calibration.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            calibration = cls(values["method"], values["parameters"], values["key"])
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"{os.fspath(path)} holds no calibration ({error!r})"
+            raise CalibrationError(message) from error
+        one_of("calibration method", calibration.method, _APPLY)
+        return calibration
+
+
+def _sigmoid(scores: FloatArray, calibration: Calibration) -> FloatArray:
+    weights, intercept = calibration.parameters
+    z = _features(scores.ravel(), calibration.method) @ np.array(weights) + intercept[0]
+    return (1 / (1 + np.exp(-z))).reshape(scores.shape)
+
+
+def _interpolate(scores: FloatArray, calibration: Calibration) -> FloatArray:
+    knots, values = calibration.parameters
+    return np.interp(scores, knots, values)
+
+
+_APPLY: dict[str, Callable[[FloatArray, Calibration], FloatArray]] = {
+    "platt": _sigmoid,
+    "beta": _sigmoid,
+    "isotonic": _interpolate,
+}

@@ -1,0 +1,506 @@
+"""What turns pairs of texts into logits: ONNX Runtime, PyTorch, or a function of the caller's; and `load`."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rerank_nli.batches import PairTemplate
+from rerank_nli.calibration import Calibration
+from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, ModelNotFoundError, one_of, require
+from rerank_nli.export import convert_tokenizer, export
+from rerank_nli.labels import Labels
+from rerank_nli.manifest import Manifest, sha256
+from rerank_nli.windows import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tokenizers import Tokenizer
+
+    from rerank_nli.scores import FloatArray
+
+    Pairs = Sequence[tuple[Tokens, Tokens]]
+
+__all__ = ["BUNDLED", "ENGINES", "Engine", "FunctionEngine", "OnnxEngine", "TorchEngine", "load"]
+
+BUNDLED = Path(__file__).parent / "mini" / "nli"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_ONNX = ("model.onnx", "onnx/model.onnx")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_WORD = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")  # fmt: skip
+
+
+class Engine(Protocol):
+    """What the scorer needs of a model.
+
+    Attributes:
+        name: "onnx", "torch" or "function".
+        labels: which output is which.
+        max_length: most tokens of a pair, `special` included.
+        special: special tokens of a pair.
+        window: tokens of a passage that the model judges best at once; None is as many as it takes.
+        temperature: what logits are divided by.
+        precision: of weights and arithmetic, in words.
+        fingerprint: sha256 of the weights.
+        calibration: what came with the model, if anything did.
+    """
+
+    name: str
+    labels: Labels
+    max_length: int
+    special: int
+    window: int | None
+    temperature: float
+    precision: str
+    calibration: Calibration | None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these weights from others."""
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids and character offsets of each text, whole."""
+
+    def logits(self, pairs: Pairs) -> FloatArray:
+        """(m, C) for one batch of (premise, hypothesis), in the checkpoint's order; MemoryError if it does not fit."""
+
+
+class FunctionEngine:
+    """A function of the caller's as an engine; windows then count words.
+
+    Args:
+        fn: takes a list of (premise, hypothesis) texts, returns logits (m, C).
+        labels: names of its outputs.
+        max_length: most words of premise and hypothesis together.
+    """
+
+    name = "function"
+    special = 0
+    window: int | None = None
+    temperature = 1.0
+    precision = "function"
+    calibration: Calibration | None = None
+
+    def __init__(
+        self,
+        fn: Callable[[list[tuple[str, str]]], Any],
+        labels: Sequence[str] = ("entailment", "neutral", "contradiction"),
+        max_length: int = 512,
+    ) -> None:
+        self.fn = fn
+        self.labels = Labels.of(labels)
+        self.max_length = max_length
+
+    @property
+    def fingerprint(self) -> str:
+        """The function's own name: what it computes cannot be told from outside."""
+        return f"{getattr(self.fn, '__module__', '')}.{getattr(self.fn, '__qualname__', type(self.fn).__qualname__)}"
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Words, and single characters of scripts that put no space between words."""
+        words = ([match.span() for match in _WORD.finditer(text)] for text in texts)
+        return [_tokens(text, range(len(spans)), spans) for text, spans in zip(texts, words, strict=True)]
+
+    def logits(self, pairs: Pairs) -> FloatArray:
+        """What the function returns.
+
+        Raises:
+            InputTypeError: it is not one row of C numbers for each pair.
+        """
+        rows = np.asarray(self.fn([(a.text, b.text) for a, b in pairs]), dtype=np.float32)
+        expected = (len(pairs), len(self.labels.names))
+        if rows.shape != expected:
+            message = f"the function returned shape {rows.shape} for {expected[0]} pairs: expected {expected}"
+            raise InputTypeError(message)
+        return rows
+
+
+class _FolderEngine:
+    """What the ONNX and the torch engine share: a folder with a tokenizer, a config and perhaps a manifest."""
+
+    def __init__(self, folder: Path, labels: Sequence[str] | None) -> None:
+        self.folder = folder
+        self._given_labels = None if labels is None else tuple(labels)
+        manifest = Manifest.read(folder)
+        config = _read_json(folder / "config.json")
+        id2label = dict(enumerate(manifest.labels)) if manifest else config.get("id2label")
+        self.labels = Labels.resolve(id2label, labels)
+        self._tokenizer, pad_id = _read_tokenizer(folder, config)
+        self.max_length = manifest.max_length if manifest else _max_length(folder, config)
+        self.window = manifest.window if manifest else None
+        self.temperature = manifest.temperature if manifest else 1.0
+        self.precision = manifest.precision if manifest else "fp32"
+        self._template = PairTemplate(self._tokenizer, pad_id, self.max_length)
+        self.special = self._template.special
+        beside = folder / "calibration.json"
+        self.calibration = Calibration.load(beside) if beside.is_file() else None
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids and character offsets of each text, whole.
+
+        The tokenizer's settings never change after load, so any number of threads may share it; one text at a time
+        keeps it from starting threads of its own, which would not survive a fork.
+        """
+        encoded = (
+            (text, self._tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)) for text in texts
+        )
+        return [_tokens(text, encoding.ids, encoding.offsets) for text, encoding in encoded]
+
+
+class OnnxEngine(_FolderEngine):
+    """ONNX Runtime on the CPU.
+
+    Args:
+        path: a folder with model.onnx (or onnx/model.onnx) and tokenizer.json, or an .onnx file beside a tokenizer.
+        labels: names of the outputs in order, where the checkpoint does not say.
+        threads: of one batch; None is one for each physical core.
+
+    Raises:
+        ModelNotFoundError: no ONNX file or no tokenizer.
+        DamagedModelError: a file cannot be read or is not the one that was exported.
+        LabelError: the outputs cannot be told apart.
+    """
+
+    name = "onnx"
+
+    def __init__(
+        self, path: str | Path = BUNDLED, labels: Sequence[str] | None = None, *, threads: int | None = None
+    ) -> None:
+        path = Path(path)
+        self.file = path if path.suffix == ".onnx" else _find(path, _ONNX)
+        folder = path
+        if path.suffix == ".onnx":
+            folder = path.parent if (path.parent / "tokenizer.json").is_file() else path.parent.parent
+        super().__init__(folder, labels)
+        self.threads = threads
+        self._opened: tuple[int, Any] = (0, None)  # process id, session
+        outputs = self._session().get_outputs()[0].shape[-1]
+        if isinstance(outputs, int) and outputs != len(self.labels.names):
+            message = f"{self.file} has {outputs} outputs, but {len(self.labels.names)} labels: {self.labels.names}"
+            raise InputError(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the file anew."""
+        opened = functools.partial(OnnxEngine, threads=self.threads)
+        path = self.folder if self.file == _find(self.folder, _ONNX) else self.file
+        return opened, (path, self._given_labels)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of the ONNX file."""
+        return sha256(self.file)
+
+    def logits(self, pairs: Pairs) -> FloatArray:
+        """(m, C) for one batch of (premise, hypothesis)."""
+        session = self._session()
+        arrays = self._template.arrays(pairs)
+        try:
+            rows = session.run(None, {wanted.name: arrays[wanted.name] for wanted in session.get_inputs()})[0]
+        except Exception as error:
+            if re.search("bad_alloc|[Ff]ailed to allocate", str(error)):
+                raise MemoryError(str(error)) from error
+            raise
+        return np.asarray(rows, dtype=np.float32)
+
+    def _session(self) -> Any:  # noqa: ANN401 - the runtime is imported on first use, so its type is not named here
+        """The session of this process: its threads would not survive a fork."""
+        pid, session = self._opened
+        if pid != os.getpid():
+            session = self._open()
+            self._opened = (os.getpid(), session)
+        return session
+
+    def _open(self) -> Any:  # noqa: ANN401
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what fails is raised, so nothing needs to be printed
+        options.intra_op_num_threads = self.threads or 0
+        # Weights stored in int8 become fp32 once, at load, instead of at each call.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            return onnxruntime.InferenceSession(str(self.file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            message = f"{self.file} cannot be read as ONNX ({error}): export or fetch it again"
+            raise DamagedModelError(message) from error
+
+
+class TorchEngine(_FolderEngine):
+    """PyTorch, on the CPU or a GPU, through sentence-transformers' CrossEncoder (needs the `torch` extra).
+
+    Args:
+        folder: a Hugging Face folder with config.json, weights and tokenizer.
+        labels: names of the outputs in order, where the checkpoint does not say.
+        device: "auto" is CUDA where there is one, else the CPU.
+        dtype: "fp32", "bf16", "fp16"; "auto" is bf16 on CUDA and fp32 on the CPU.
+        threads: of one batch, for the whole process as torch has it; None leaves torch's own choice.
+
+    Raises:
+        ModelNotFoundError, DamagedModelError, LabelError: as OnnxEngine.
+        MissingExtraError: torch or sentence-transformers is not installed.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        folder: str | Path,
+        labels: Sequence[str] | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        one_of("dtype", dtype, ("auto", "fp32", "bf16", "fp16"))
+        folder = Path(folder)
+        self._weights = _find(folder, _WEIGHTS)
+        super().__init__(folder, labels)
+        torch = require("torch", "torch")
+        cuda = torch.cuda.is_available()
+        self.device = ("cuda" if cuda else "cpu") if device == "auto" else device
+        self.precision = ("bf16" if self.device.startswith("cuda") else "fp32") if dtype == "auto" else dtype
+        self.threads = threads
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._pid = os.getpid()
+        self._model = self._open(torch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the folder anew."""
+        opened = functools.partial(TorchEngine, device=self.device, dtype=self.precision, threads=self.threads)
+        return opened, (self.folder, self._given_labels)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of the weights file, or of the index of a sharded one."""
+        return sha256(self._weights)
+
+    def logits(self, pairs: Pairs) -> FloatArray:
+        """(m, C) for one batch of (premise, hypothesis)."""
+        torch = require("torch", "torch")
+        if self._pid != os.getpid():
+            torch.set_num_threads(1)  # OpenMP's threads did not survive the fork, and waiting for them would hang
+            self._pid = os.getpid()
+        arrays = self._template.arrays(pairs)
+        if getattr(self._model.config, "type_vocab_size", 0) < 2:  # noqa: PLR2004 - one type is none
+            del arrays["token_type_ids"]
+        try:
+            with torch.inference_mode():
+                features = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+                return self._model(**features).logits.float().cpu().numpy()  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or re.search("not enough memory|allocate memory", str(error)):
+                raise MemoryError(str(error)) from error
+            raise
+
+    def _open(self, torch: Any) -> Any:  # noqa: ANN401
+        sentence_transformers = require("sentence_transformers", "torch")
+        bars = require("transformers.utils.logging", "torch")
+        shown = bars.is_progress_bar_enabled()
+        bars.disable_progress_bar()
+        types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        try:
+            encoder = sentence_transformers.CrossEncoder(
+                str(self.folder),
+                device=self.device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": types[self.precision]},
+            )
+        except Exception as error:
+            message = f"the weights in {self.folder} cannot be read ({error}): fetch them again"
+            raise DamagedModelError(message) from error
+        finally:
+            if shown:
+                bars.enable_progress_bar()
+        return encoder.model.eval()
+
+
+ENGINES = ("auto", "onnx", "torch")
+
+
+def load(
+    model: str | Path = "mini",
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    labels: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Open a model.
+
+    Args:
+        model: "mini" (the bundled one), a folder, an .onnx file beside its tokenizer, or a Hub id.
+        engine: "onnx"; "torch"; "auto" is torch where there is CUDA, else ONNX if the model has such a file, else torch.
+        device: "auto", "cpu", "cuda", "cuda:1"; the ONNX engine runs on the CPU.
+        dtype: "auto", "fp32", "bf16", "fp16"; the ONNX engine takes the file as it is.
+        revision: branch, tag or commit on the Hub.
+        labels: names of the outputs in order, where the checkpoint does not say.
+        threads: of one batch; None is one for each physical core.
+
+    Raises:
+        ModelNotFoundError: no such folder, file or Hub id.
+        MissingExtraError: the engine is not installed.
+        DamagedModelError, LabelError, InputError: as the engines.
+    """
+    one_of("engine", engine, ENGINES)
+    if not isinstance(model, str | Path):
+        message = f"a model is a folder, a Hub id or 'mini', got {model!r}"
+        raise InputTypeError(message)
+    if model == "mini":
+        if engine == "torch":
+            message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
+            raise InputError(message)
+        return OnnxEngine(BUNDLED, labels, threads=threads)
+    path = _locate(model, revision)
+    if engine == "auto":
+        engine = _choose(path)
+    if engine == "torch":
+        return TorchEngine(path, labels, device=device, dtype=dtype, threads=threads)
+    if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
+        message = f"device={device!r}, dtype={dtype!r}: the ONNX engine computes in fp32 on the CPU; use engine='torch'"
+        raise InputError(message)
+    if path.is_dir() and not any((path / name).is_file() for name in _ONNX):
+        path = _exported(path, labels)
+    return OnnxEngine(path, labels, threads=threads)
+
+
+def _locate(model: str | Path, revision: str | None) -> Path:
+    path = Path(model).expanduser()
+    if path.exists():
+        return path
+    if (
+        isinstance(model, Path)
+        or model.startswith((".", "/", "~", "\\"))
+        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
+    ):
+        message = f"no such folder: {path}"
+        raise ModelNotFoundError(message)
+    import huggingface_hub
+
+    wanted = ["*.json", "*.txt", "*.model", *_ONNX, "*.onnx_data", "*.safetensors"]
+    try:
+        folder = Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=wanted))
+        if not any((folder / name).is_file() for name in (*_ONNX, *_WEIGHTS)):
+            huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=["pytorch_model*.bin"])
+    except Exception as error:
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        message = f"{model!r} is no folder here and was not found on the Hub or in its cache, {cache} ({error})"
+        raise ModelNotFoundError(message.replace("\n", " ")) from error
+    return folder
+
+
+def _choose(path: Path) -> str:
+    if path.suffix == ".onnx":
+        return "onnx"
+    onnx = any((path / name).is_file() for name in _ONNX)
+    weights = any((path / name).is_file() for name in _WEIGHTS)
+    if importlib.util.find_spec("torch") and weights and (not onnx or require("torch", "torch").cuda.is_available()):
+        return "torch"
+    return "onnx"
+
+
+def _find(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else "not a folder"
+    message = f"{folder} has none of {', '.join(names)} (it has: {there})"
+    raise ModelNotFoundError(message)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        message = f"{path} is no JSON object ({error}): fetch it again"
+        raise DamagedModelError(message) from error
+
+
+def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int]:
+    """The tokenizer without truncation or padding of its own, and the id that it pads with."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        path = _converted_tokenizer(folder)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        message = f"{path} cannot be read as a tokenizer ({error}): fetch it again"
+        raise DamagedModelError(message) from error
+    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else config.get("pad_token_id") or 0
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "[SEP]" in a passage is text: it must not end the premise
+    return tokenizer, int(pad_id)
+
+
+def _max_length(folder: Path, config: dict[str, Any]) -> int:
+    tokenizer = _read_json(folder / "tokenizer_config.json").get("model_max_length")
+    positions = config.get("max_position_embeddings")
+    if positions and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.get("pad_token_id", 1) + 1  # these count positions from the one after padding
+    return min(int(length) for length in (tokenizer, positions, 1e9) if length) if tokenizer or positions else 512
+
+
+def _cache() -> Path:
+    root = os.environ.get("RERANK_NLI_CACHE")
+    if root:
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank-nli"
+
+
+def _cached(folder: Path, weights: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """A file or folder made from a checkpoint, kept in the user's cache: the model's own folder is never written to."""
+    target = _cache() / sha256(weights)[:32] / name
+    if not target.exists():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            make(target)
+        except OSError as error:
+            if isinstance(error, ModelNotFoundError):
+                raise
+            message = (
+                f"cannot write {target} for {folder} ({error}): set RERANK_NLI_CACHE to a folder that can be written"
+            )
+            raise ModelNotFoundError(message) from error
+    return target
+
+
+def _exported(folder: Path, labels: Sequence[str] | None) -> Path:
+    def make(target: Path) -> None:
+        export(folder, target, int8=False, labels=labels)
+
+    return _cached(folder, _find(folder, _WEIGHTS), "onnx", make)
+
+
+def _converted_tokenizer(folder: Path) -> Path:
+    sources = ("vocab.txt", "spm.model", "sentencepiece.bpe.model", "vocab.json", "tokenizer.model", "spiece.model")
+    source = next((folder / name for name in sources if (folder / name).is_file()), None)
+    if source is None:
+        message = f"{folder} has no tokenizer.json, nor one of {', '.join(sources)}: add the model's tokenizer"
+        raise ModelNotFoundError(message)
+
+    def make(target: Path) -> None:
+        partial = target.with_name(f"{target.name}.{os.getpid()}")
+        convert_tokenizer(folder, partial)
+        partial.replace(target)
+
+    return _cached(folder, source, "tokenizer.json", make)
+
+
+def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Tokens:
+    return Tokens(text, np.array(ids, dtype=np.int64), np.array(offsets, dtype=np.int64).reshape(-1, 2))

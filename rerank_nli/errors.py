@@ -1,0 +1,102 @@
+"""Every error that rerank-nli raises on purpose, so that a caller can catch one base or one cause.
+
+    RerankNLIError
+    ├── InputError (ValueError)            a value that cannot be used: a threshold, a name, a blank query
+    │   └── QueryTooLongError              the query leaves too few tokens for a passage
+    ├── InputTypeError (TypeError)         not a text, not a pair, not a passage
+    ├── LabelError (ValueError)            the checkpoint's outputs cannot be told apart, or there is no such output
+    ├── ModelNotFoundError (FileNotFoundError)   no such folder, Hub id or file in it
+    ├── DamagedModelError (ValueError)     a file that is there and cannot be read, or is not the one that was written
+    ├── CalibrationError (ValueError)      a calibration for other settings, or one that cannot be fitted
+    └── MissingExtraError (ImportError)    an optional dependency that is not installed
+
+A message says what was wrong, where, and what would mend it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+__all__ = [
+    "CalibrationError",
+    "DamagedModelError",
+    "InputError",
+    "InputTypeError",
+    "LabelError",
+    "MissingExtraError",
+    "ModelNotFoundError",
+    "QueryTooLongError",
+    "RerankNLIError",
+    "one_of",
+    "require",
+]
+
+
+class RerankNLIError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(RerankNLIError, ValueError):
+    """A value that cannot be used."""
+
+
+class QueryTooLongError(InputError):
+    """The query leaves too few tokens for a passage; the query itself is never cut."""
+
+
+class InputTypeError(RerankNLIError, TypeError):
+    """Something that is not a text, a pair or a passage."""
+
+
+class LabelError(RerankNLIError, ValueError):
+    """The checkpoint's outputs cannot be told apart, or it has no such output."""
+
+
+class ModelNotFoundError(RerankNLIError, FileNotFoundError):
+    """No such folder, Hub id, or file in it."""
+
+
+class DamagedModelError(RerankNLIError, ValueError):
+    """A model file that is there but cannot be read, or is not the one that its manifest describes."""
+
+
+class CalibrationError(RerankNLIError, ValueError):
+    """A calibration that was fitted for other settings, or that cannot be fitted."""
+
+
+class MissingExtraError(RerankNLIError, ImportError):
+    """An optional dependency that is not installed."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Args:
+        module: name of the module to import.
+        extra: the extra of this package that brings it.
+
+    Raises:
+        MissingExtraError: it is not installed; the message is the pip command that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        message = f"{module} is needed here and cannot be imported ({error}): pip install 'rerank-nli[{extra}]'"
+        raise MissingExtraError(message, name=module) from error
+
+
+def one_of(what: str, value: object, valid: Iterable[object]) -> None:
+    """Refuse a name that is not among the valid ones, and list those.
+
+    Raises:
+        InputError: `value` is none of `valid`.
+    """
+    names = list(valid)
+    if value not in names:
+        message = f"unknown {what} {value!r}: expected one of {', '.join(map(repr, names))}"
+        raise InputError(message)

@@ -1,0 +1,118 @@
+"""Which output of a checkpoint is which: id2label → the entailment, neutral and contradiction columns."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rerank_nli.errors import InputTypeError, LabelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["COLUMNS", "Labels"]
+
+COLUMNS: tuple[Literal["entailment"], Literal["neutral"], Literal["contradiction"]] = (
+    "entailment",
+    "neutral",
+    "contradiction",
+)
+
+# Spellings with everything but letters taken out. "not" comes first: "notentailment" holds "entail".
+_SPELLINGS = {
+    "not_entailment": re.compile(r"(not|non|no|un)_?(entail|support)"),
+    "entailment": re.compile(r"(is)?entail|support"),
+    "neutral": re.compile(r"neutral|notenoughinfo|nei$|unknown|unrelated"),
+    "contradiction": re.compile(r"contradict|refut"),
+}
+_HINT = (
+    'pass labels=, the names in the order of the outputs, for example labels=["contradiction", "entailment", "neutral"]'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The outputs of an NLI head.
+
+    Attributes:
+        names: the checkpoint's own names, in the order of its outputs.
+        columns: output of entailment, of neutral and of contradiction; None for what the head does not have.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[int, int | None, int | None]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Labels:
+        """Find the columns by name.
+
+        >>> Labels.of(["CONTRADICTION", "Entailment", "neutral"]).columns
+        (1, 2, 0)
+        >>> Labels.of(["entailment", "not_entailment"]).columns
+        (0, None, None)
+
+        Args:
+            names: a name for each output, in any case and with any punctuation.
+
+        Raises:
+            LabelError: the names do not say which output is entailment, or there are not two or three of them.
+            InputTypeError: `names` is not a sequence of texts.
+        """
+        if isinstance(names, str | bytes) or not all(isinstance(name, str) for name in names):
+            message = f"labels must be a list of names, got {names!r}"
+            raise InputTypeError(message)
+        if len(names) == 1:
+            message = (
+                f"a head with one output ({names[0]!r}) is a relevance reranker or a regression, not NLI: "
+                "use a checkpoint with entailment and not_entailment, or entailment, neutral and contradiction"
+            )
+            raise LabelError(message)
+        kinds = [_kind(name) for name in names]
+        wanted = ("entailment", "not_entailment") if len(names) == 2 else COLUMNS  # noqa: PLR2004
+        if sorted(map(str, kinds)) != sorted(wanted):
+            message = f"cannot tell which output is which from {list(names)}: {_HINT}"
+            raise LabelError(message)
+        neutral, contradiction = (kinds.index(kind) if kind in kinds else None for kind in COLUMNS[1:])
+        return cls(tuple(names), (kinds.index("entailment"), neutral, contradiction))
+
+    @classmethod
+    def resolve(cls, id2label: Mapping[int | str, str] | None, labels: Sequence[str] | None) -> Labels:
+        """Take the names from `labels`, or from a checkpoint's id2label where none are passed.
+
+        Raises:
+            LabelError: neither says which output is entailment, or `labels` has another length than id2label.
+        """
+        own = [name for _, name in sorted(((int(i), name) for i, name in (id2label or {}).items()))]
+        if labels is None:
+            if not own:
+                message = f"the checkpoint names no labels: {_HINT}"
+                raise LabelError(message)
+            return cls.of(own)
+        if own and len(own) != len(labels):
+            message = f"labels={list(labels)} has {len(labels)} names, but the checkpoint has {len(own)} outputs: {own}"
+            raise LabelError(message)
+        return cls.of(labels)
+
+    @property
+    def binary(self) -> bool:
+        """Whether the head knows entailment and its absence only."""
+        return self.columns[2] is None
+
+    def require_contradiction(self, what: str) -> None:
+        """Refuse what needs P(contradiction) on a head that has none.
+
+        Raises:
+            LabelError: the head has two labels.
+        """
+        if self.binary:
+            message = (
+                f"{what} needs P(contradiction), but this checkpoint has two labels, {list(self.names)}: "
+                'use score="entailment" and keep="entailment", or a three-label checkpoint'
+            )
+            raise LabelError(message)
+
+
+def _kind(name: str) -> str | None:
+    letters = re.sub(r"[^a-z]", "", name.lower())
+    return next((kind for kind, spelling in _SPELLINGS.items() if spelling.match(letters)), None)

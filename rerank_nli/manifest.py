@@ -1,0 +1,89 @@
+"""What a bundle is made of: manifest.json, written at export and held against the files at load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from rerank_nli.errors import DamagedModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["NAME", "Manifest", "sha256"]
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    Attributes:
+        name, version: of the model; new weights are a new version.
+        base: {"model", "licence"} that it was made from.
+        data: [{"name", "licence"}] that it was trained on.
+        scores: measured quality, {set: figure}.
+        labels: names of the outputs, in order; empty for a model that does not classify.
+        max_length: most tokens of a pair, special tokens included.
+        window: tokens of a passage that the model judges best at once; None is as many as it takes.
+        temperature: what logits are divided by.
+        precision: how the weights are stored.
+        files: sha256 of each file, by name.
+    """
+
+    name: str
+    version: str
+    base: dict[str, str] = field(default_factory=dict)
+    data: list[dict[str, str]] = field(default_factory=list)
+    scores: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    max_length: int = 512
+    window: int | None = None
+    temperature: float = 1.0
+    precision: str = "fp32"
+    files: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """The manifest of a folder, or None where there is none; every file that it names is checked.
+
+        Raises:
+            DamagedModelError: a file is missing or is not the one that was exported, or the manifest cannot be read.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            manifest = cls(**{f.name: values[f.name] for f in fields(cls)})
+        except (ValueError, KeyError, TypeError) as error:
+            message = (
+                f"{path} is not a manifest that this version can read ({error!r}): export or install the model again"
+            )
+            raise DamagedModelError(message) from error
+        for name, expected in manifest.files.items():
+            file = folder / name
+            found = sha256(file) if file.is_file() else "missing"
+            if found != expected:
+                message = (
+                    f"{file} is damaged (sha256 {found}, its manifest says {expected}): export or install it again"
+                )
+                raise DamagedModelError(message)
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (folder / NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

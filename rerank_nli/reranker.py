@@ -1,0 +1,468 @@
+"""NLIReranker: rank, filter and judge passages by whether they entail the query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerank_nli import grounding
+from rerank_nli.engines import load
+from rerank_nli.errors import InputError, InputTypeError, one_of, require
+from rerank_nli.labels import COLUMNS
+from rerank_nli.scorer import Scored, Scorer
+from rerank_nli.scores import FUSIONS, KINDS, NORMALIZATIONS, check_threshold
+from rerank_nli.types import Filtered, Grounding, Probabilities, RankedAnswer, RankedPassage, Ranking, Verdict
+from rerank_nli.windows import sentences
+
+if TYPE_CHECKING:
+    import os
+
+    from rerank_nli.calibration import Calibration
+    from rerank_nli.engines import Engine
+    from rerank_nli.scores import FloatArray
+
+__all__ = ["NLIReranker"]
+
+KEEPS = ("entailment", "contradiction", "evidence")
+OUTPUTS = ("array", "logits", "dicts", "labels", "frame")
+_CHUNK = 1024  # pairs of a generator that are scored at a time
+
+
+class NLIReranker:
+    """Ranks, filters and judges passages by whether they entail the query.
+
+    Args:
+        model: "mini" (the bundled one), a folder, a Hub id, or an Engine from `load` or of your own.
+        engine: "auto", "onnx" or "torch"; not with an Engine.
+        labels: names of the model's outputs in order, where the checkpoint does not say; not with an Engine.
+        direction: "passage_entails_query", "query_entails_passage" or "bidirectional".
+        combine: how the two directions of bidirectional make one score: "min", "mean", "harmonic" or "max".
+        score: "entailment" P(e); "entailment_vs_contradiction" P(e) / (P(e) + P(c)); "margin" P(e) - P(c); "logit".
+        normalize: what `relative` holds: "softmax", "minmax", "zscore", "rank", "sum", or None.
+        template: "auto" leaves a claim as it is and words a question as measured best; None never words anything; a
+            text with {query} in it, or a list of them, an ensemble whose probabilities are averaged.
+        window: most tokens of a passage in one pair; None is what the model was made for.
+        pool: how the windows of a passage make one score: "max", "mean" or "top3".
+        calibration: "auto" takes the model's own if it was fitted for these settings; None; a Calibration or its file.
+        cache_size: pairs whose logits are remembered.
+        batch_tokens: most tokens of a batch.
+
+    Raises:
+        InputError: an unknown name or a number out of range.
+        LabelError: the model has two labels and the score kind needs three, or its outputs cannot be told apart.
+        CalibrationError: a calibration for other settings.
+        ModelNotFoundError, DamagedModelError, MissingExtraError: as `load`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Engine = "mini",
+        *,
+        engine: str = "auto",
+        labels: Sequence[str] | None = None,
+        direction: str = "passage_entails_query",
+        combine: str = "min",
+        score: str = "entailment",
+        normalize: str | None = None,
+        template: str | Sequence[str] | None = "auto",
+        window: int | None = None,
+        pool: str = "max",
+        calibration: str | os.PathLike[str] | Calibration | None = "auto",
+        cache_size: int = 10_000,
+        batch_tokens: int = 16_384,
+    ) -> None:
+        if normalize is not None:
+            one_of("normalize", normalize, NORMALIZATIONS)
+        if not hasattr(model, "logits"):
+            model = load(model, engine=engine, labels=labels)  # type: ignore[arg-type]
+        elif engine != "auto" or labels is not None:
+            message = "engine= and labels= are for loading a model: give them to load() when you pass an Engine"
+            raise InputError(message)
+        self.normalize = normalize
+        self._scorer = Scorer(
+            model,  # type: ignore[arg-type]
+            direction=direction,
+            combine=combine,
+            score=score,
+            template=template,
+            window=window,
+            pool=pool,
+            calibration=calibration,
+            cache_size=cache_size,
+            batch_tokens=batch_tokens,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that scores."""
+        return self._scorer.engine
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether scores are calibrated under these settings."""
+        return self._scorer.calibration is not None
+
+    @property
+    def calibration_key(self) -> dict[str, Any]:
+        """The settings that a calibration must have been fitted for."""
+        return self._scorer.key
+
+    def rank(
+        self,
+        query: str | Mapping[str, Any],
+        passages: Iterable[Any] | None = None,
+        top_k: int | None = None,
+        *,
+        retrieval_scores: Sequence[float] | None = None,
+        fuse: str | None = None,
+        alpha: float = 0.5,
+    ) -> Ranking:
+        """Order passages by score, best first; ties keep the order they came in.
+
+        Args:
+            query: a claim, a question or keywords; or one mapping {"query", "candidates"} in place of both.
+            passages: texts, (id, text) pairs, mappings with "text", or objects with `.text` or `.page_content`.
+            top_k: most passages to return.
+            retrieval_scores: the retriever's, one for each passage, higher is better.
+            fuse: "linear" or "rrf" ranks by scores and retrieval scores together; `score` stays what it is.
+            alpha: weight of the score in the fusion, 0..1.
+
+        Raises:
+            InputTypeError: a query or passage that is no text; the message names its index.
+            InputError: a blank query, top_k below 1, retrieval scores of another length or not finite.
+            QueryTooLongError: the query leaves fewer than 32 tokens for a passage.
+        """
+        query, passages = _query_and_passages(query, passages)
+        _check_top_k(top_k)
+        ranking = self._rank_all([query], [passages], retrieval_scores=retrieval_scores, fuse=fuse, alpha=alpha)[0]
+        return replace(ranking, passages=ranking.passages[:top_k])
+
+    def rank_many(
+        self, queries: Iterable[str], passage_lists: Iterable[Iterable[Any]], top_k: int | None = None
+    ) -> list[Ranking]:
+        """Rank several queries' passages in one stream of batches; arguments and errors as `rank`."""
+        _check_top_k(top_k)
+        queries, lists = list(queries), list(passage_lists)
+        if len(queries) != len(lists):
+            message = f"{len(queries)} queries, but {len(lists)} lists of passages: give one list for each query"
+            raise InputError(message)
+        rankings = self._rank_all(queries, lists)
+        return [replace(ranking, passages=ranking.passages[:top_k]) for ranking in rankings]
+
+    def filter(
+        self,
+        query: str | Mapping[str, Any],
+        passages: Iterable[Any] | None = None,
+        threshold: float | None = 0.5,
+        keep: str = "entailment",
+        top_k: int | None = None,
+        *,
+        retrieval_scores: Sequence[float] | None = None,
+        fuse: str | None = None,
+        alpha: float = 0.5,
+    ) -> Filtered:
+        """Keep the passages whose score passes a threshold, and return the others beside them.
+
+        Args:
+            query, passages, retrieval_scores, fuse, alpha: as `rank`.
+            threshold: in the range of the score kind; None keeps all.
+            keep: "entailment" compares the score, "contradiction" the refutation, "evidence" the larger of the two;
+                with the last two, the kept ones are ordered by what was compared.
+            top_k: most passages to keep; those over it are dropped.
+
+        Raises:
+            InputError: a threshold out of range, an unknown `keep`; and as `rank`.
+            LabelError: `keep` needs contradiction and the model has two labels.
+        """
+        query, passages = _query_and_passages(query, passages)
+        _check_top_k(top_k)
+        one_of("keep", keep, KEEPS)
+        kind = self._scorer.kind
+        if keep != "entailment":
+            self.engine.labels.require_contradiction(f"keep={keep!r}")
+        if keep == "evidence" and not KINDS[kind].is_probability:
+            message = f"keep='evidence' compares the score with P(contradiction), which score={kind!r} cannot be"
+            raise InputError(message)
+        if threshold is not None:
+            threshold = check_threshold(threshold, "entailment" if keep == "contradiction" else kind)
+        ranking = self._rank_all([query], [passages], retrieval_scores=retrieval_scores, fuse=fuse, alpha=alpha)[0]
+        compared = {p.index: _compared(p, keep) for p in ranking}
+        ordered = list(ranking) if keep == "entailment" else sorted(ranking, key=lambda p: -compared[p.index])
+        kept = [p for p in ordered if threshold is None or compared[p.index] >= threshold][:top_k]
+        inside = {p.index for p in kept}
+        dropped = [p for p in ordered if p.index not in inside]
+        return Filtered(
+            kept=replace(ranking, passages=tuple(kept)),
+            dropped=replace(ranking, passages=tuple(dropped)),
+            threshold=threshold,
+            keep=keep,
+        )
+
+    def verify(self, claim: str, passages: Iterable[Any], threshold: float = 0.5) -> Verdict:
+        """Say whether the passages support a claim, refute it, or settle nothing.
+
+        Args:
+            claim: one statement.
+            passages: as `rank`.
+            threshold: 0..1, for P(entailment) and P(contradiction), whatever the reranker's score kind.
+
+        Raises:
+            LabelError: the model has two labels.
+            InputError, InputTypeError, QueryTooLongError: as `rank`.
+        """
+        return self._verdicts([claim], passages, threshold)[0]
+
+    def check(self, answer: str, passages: Iterable[Any], threshold: float = 0.5) -> Grounding:
+        """Give a verdict on each sentence of an answer; arguments and errors as `verify`."""
+        if not isinstance(answer, str):
+            message = f"the answer must be a text, got {answer!r}"
+            raise InputTypeError(message)
+        spans = sentences(answer)
+        verdicts = self._verdicts([answer[a:b] for a, b in spans], passages, threshold)
+        return Grounding(answer=answer, verdicts=tuple(verdicts), spans=tuple(spans))
+
+    def rank_answers(
+        self, question: str, answers: Iterable[str], passages: Iterable[Any], top_k: int | None = None
+    ) -> list[RankedAnswer]:
+        """Order candidate answers by how well some passage supports each, as an answer to the question.
+
+        Args:
+            question: the question.
+            answers: candidate answers.
+            passages: as `rank`.
+            top_k: most answers to return.
+
+        Raises:
+            InputError, InputTypeError, QueryTooLongError: as `rank`.
+        """
+        _check_top_k(top_k)
+        answers, passages = _listed("answers", answers), _listed("passages", passages)
+        for index, text in enumerate([question, *answers]):
+            if not isinstance(text, str) or not text.strip():
+                where = f"answer {index - 1}" if index else "the question"
+                message = f"{where} must be a text that is not blank, got {text!r}"
+                raise InputTypeError(message)
+        hypotheses = [grounding.statement(question, answer) for answer in answers]
+        rankings = self._rank_all(hypotheses, [passages] * len(answers))
+        floor = KINDS[self._scorer.kind].floor
+        ranked = [
+            RankedAnswer(i, answer, hypothesis, max((p.score for p in ranking), default=floor), ranking)
+            for i, (answer, hypothesis, ranking) in enumerate(zip(answers, hypotheses, rankings, strict=True))
+        ]
+        return sorted(ranked, key=lambda a: -a.score)[:top_k]
+
+    def predict(self, pairs: Iterable[Any], output: str = "array") -> Any:  # noqa: ANN401 - it follows `output`
+        """Score (premise, hypothesis) pairs as they are, without direction and template.
+
+        Args:
+            pairs: tuples, {"premise", "hypothesis"} mappings, a DataFrame with those columns, or an iterator of pairs,
+                which is read as it is needed. A long premise is windowed; its row is that of the window with the
+                largest max(P(entailment), P(contradiction)).
+            output: "array" float32 (n, 3) entailment, neutral, contradiction; "logits" float32 (n, C) in the
+                checkpoint's order; "dicts"; "labels"; "frame" (needs pandas). For an iterator a generator of rows.
+
+        Raises:
+            InputTypeError: something that is not a pair of texts; the message names its index.
+            InputError: an unknown output, or a frame of an iterator.
+            QueryTooLongError: a hypothesis that leaves fewer than 32 tokens for the premise.
+        """
+        one_of("output", output, OUTPUTS)
+        if isinstance(pairs, Iterator):
+            if output == "frame":
+                message = "a frame of an iterator would have to hold it whole: pass a list, or another output"
+                raise InputError(message)
+            return self._predict_stream(pairs, output)
+        if hasattr(pairs, "columns") and hasattr(pairs, "itertuples"):
+            frame: Any = pairs
+            missing = [name for name in ("premise", "hypothesis") if name not in frame.columns]
+            if missing:
+                message = f"the frame has no column {missing}: it has {list(frame.columns)}"
+                raise InputError(message)
+            pairs = zip(frame["premise"], frame["hypothesis"], strict=True)
+        return self._predict([_pair(index, pair) for index, pair in enumerate(pairs)], output)
+
+    async def arank(self, *args: Any, **kwargs: Any) -> Ranking:  # noqa: ANN401
+        """`rank` in a thread: the event loop goes on."""
+        return await asyncio.to_thread(self.rank, *args, **kwargs)
+
+    async def afilter(self, *args: Any, **kwargs: Any) -> Filtered:  # noqa: ANN401
+        """`filter` in a thread: the event loop goes on."""
+        return await asyncio.to_thread(self.filter, *args, **kwargs)
+
+    async def averify(self, *args: Any, **kwargs: Any) -> Verdict:  # noqa: ANN401
+        """`verify` in a thread: the event loop goes on."""
+        return await asyncio.to_thread(self.verify, *args, **kwargs)
+
+    async def acheck(self, *args: Any, **kwargs: Any) -> Grounding:  # noqa: ANN401
+        """`check` in a thread: the event loop goes on."""
+        return await asyncio.to_thread(self.check, *args, **kwargs)
+
+    def _rank_all(
+        self,
+        queries: Sequence[Any],
+        passage_lists: Sequence[Iterable[Any]],
+        *,
+        retrieval_scores: Sequence[float] | None = None,
+        fuse: str | None = None,
+        alpha: float = 0.5,
+        kind: str | None = None,
+    ) -> list[Ranking]:
+        for index, query in enumerate(queries):
+            if not isinstance(query, str):
+                message = f"query {index} must be a text, got {query!r}"
+                raise InputTypeError(message)
+        lists = [_listed("passages", passages) for passages in passage_lists]
+        read = [[_text_and_id(i, passage) for i, passage in enumerate(passages)] for passages in lists]
+        retrieval = _retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
+        scored = self._scorer.score(queries, [[text for text, _ in texts] for texts in read], kind)
+        return [
+            self._ranking(query, passages, texts, numbers, retrieval, fuse, alpha, kind)
+            for query, passages, texts, numbers in zip(queries, lists, read, scored, strict=True)
+        ]
+
+    def _ranking(
+        self,
+        query: str,
+        passages: Sequence[Any],
+        texts: Sequence[tuple[str, Any]],
+        scored: Sequence[Scored],
+        retrieval: FloatArray | None,
+        fuse: str | None,
+        alpha: float,
+        kind: str | None,
+    ) -> Ranking:
+        scores = np.array([s.score for s in scored])  # (n,)
+        fused = scores if fuse is None or retrieval is None else FUSIONS[fuse](scores, retrieval, alpha)
+        relative = fused if self.normalize is None else NORMALIZATIONS[self.normalize](fused)
+        has_relative = fuse is not None or self.normalize is not None
+        ranked = tuple(
+            RankedPassage(
+                index=int(i),
+                passage=passages[i],
+                text=texts[i][0],
+                id=texts[i][1],
+                score=scored[i].score,
+                relative=float(relative[i]) if has_relative else None,
+                retrieval_score=None if retrieval is None else float(retrieval[i]),
+                **_probabilities(scored[i].probabilities)._asdict(),
+                span=scored[i].span,
+                refutation=None if self.engine.labels.binary else scored[i].refutation,
+                refutation_span=None if self.engine.labels.binary else scored[i].refutation_span,
+                windows=scored[i].windows,
+                reverse=None if scored[i].reverse is None else _probabilities(scored[i].reverse),
+            )
+            for i in np.argsort(-fused, kind="stable")
+        )
+        kind = kind or self._scorer.kind
+        calibrated = self.calibrated and kind == self._scorer.kind
+        return Ranking(query, ranked, self._scorer.direction, kind, calibrated)
+
+    def _verdicts(self, claims: Sequence[str], passages: Iterable[Any], threshold: float) -> list[Verdict]:
+        self.engine.labels.require_contradiction("a verdict")
+        threshold = check_threshold(threshold, "entailment")
+        passages = _listed("passages", passages)
+        rankings = self._rank_all(claims, [passages] * len(claims), kind="entailment")
+        return [grounding.verdict(claim, ranking, threshold) for claim, ranking in zip(claims, rankings, strict=True)]
+
+    def _predict(self, pairs: Sequence[tuple[str, str]], output: str) -> Any:  # noqa: ANN401
+        logits, p = self._scorer.predict(pairs)
+        if output == "logits":
+            return logits
+        if output == "array":
+            return p.astype(np.float32)
+        if output == "labels":
+            if self.engine.labels.binary:
+                return ["entailment" if e >= 0.5 else "not_entailment" for e in p[:, 0]]  # noqa: PLR2004
+            return [COLUMNS[i] for i in p.argmax(axis=1)]
+        dicts = [_probabilities(row)._asdict() for row in p]
+        return dicts if output == "dicts" else require("pandas", "eval").DataFrame(dicts, columns=list(COLUMNS))
+
+    def _predict_stream(self, pairs: Iterator[Any], output: str) -> Iterator[Any]:
+        numbered = (_pair(index, pair) for index, pair in enumerate(pairs))
+        while chunk := list(islice(numbered, _CHUNK)):
+            yield from self._predict(chunk, output)
+
+
+def _query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    if isinstance(query, Mapping):
+        if passages is not None or not {"query", "candidates"} <= set(query):
+            message = f"a mapping must hold 'query' and 'candidates' and stand alone, got the keys {sorted(query)}"
+            raise InputTypeError(message)
+        return query["query"], query["candidates"]
+    return query, passages
+
+
+def _listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        message = f"{what} must be a list of them, got {values!r:.80}"
+        raise InputTypeError(message)
+    return list(values)
+
+
+def _text_and_id(index: int, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
+    if isinstance(passage, str):
+        return passage, None
+    if isinstance(passage, Mapping):
+        text, found = passage.get("text"), passage.get("id")
+    elif isinstance(passage, tuple | list) and len(passage) == 2:  # noqa: PLR2004 - (id, text)
+        found, text = passage
+    else:
+        text = getattr(passage, "text", None)
+        text = getattr(passage, "page_content", None) if text is None else text
+        found = getattr(passage, "id", None)
+    if not isinstance(text, str):
+        message = (
+            f"passage {index} must be a text, (id, text), a mapping with 'text' or an object with .text or "
+            f".page_content, got {passage!r:.80}"
+        )
+        raise InputTypeError(message)
+    return text, found
+
+
+def _pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
+    if isinstance(pair, Mapping):
+        pair = (pair.get("premise"), pair.get("hypothesis"))
+    whole = isinstance(pair, tuple | list) and len(pair) == 2  # noqa: PLR2004
+    if not whole or not all(isinstance(text, str) for text in pair):
+        message = (
+            f"pair {index} must be (premise, hypothesis) or a mapping with those keys, texts both; got {pair!r:.80}"
+        )
+        raise InputTypeError(message)
+    return pair[0], pair[1]
+
+
+def _check_top_k(top_k: int | None) -> None:
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        message = f"top_k={top_k!r}: expected a count from 1, or None for all"
+        raise InputError(message)
+
+
+def _retrieval(scores: Sequence[float] | None, count: int, fuse: str | None, alpha: float) -> FloatArray | None:
+    if fuse is not None:
+        one_of("fuse", fuse, FUSIONS)
+        if scores is None:
+            message = f"fuse={fuse!r} needs retrieval_scores, one for each passage"
+            raise InputError(message)
+        check_threshold(alpha, "entailment")
+    if scores is None:
+        return None
+    values = np.array(scores, dtype=np.float64)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        message = f"retrieval_scores must be {count} finite numbers, one for each passage, got shape {values.shape}"
+        raise InputError(message)
+    return values
+
+
+def _compared(passage: RankedPassage, keep: str) -> float:
+    refutation = passage.refutation or 0.0
+    return {"entailment": passage.score, "contradiction": refutation, "evidence": max(passage.score, refutation)}[keep]
+
+
+def _probabilities(row: FloatArray) -> Probabilities:
+    neutral, contradiction = (None if np.isnan(p) else float(p) for p in row[1:])
+    return Probabilities(float(row[0]), neutral, contradiction)

@@ -1,0 +1,358 @@
+"""The one pipeline: texts → pairs → windows → logits → probabilities → score → pool → calibrate.
+
+It is the only place that knows which side the passage stands on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rerank_nli.batches import in_batches
+from rerank_nli.calibration import Calibration
+from rerank_nli.errors import CalibrationError, InputError, InputTypeError, QueryTooLongError, one_of
+from rerank_nli.scores import COMBINES, KINDS, probabilities
+from rerank_nli.types import Span
+from rerank_nli.windows import POOLS, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rerank_nli.engines import Engine
+    from rerank_nli.scores import FloatArray
+    from rerank_nli.windows import Tokens
+
+__all__ = ["DIRECTIONS", "Scored", "Scorer", "is_question"]
+
+DIRECTIONS = ("passage_entails_query", "query_entails_passage", "bidirectional")
+_FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
+_QUESTION = re.compile(r"(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$", re.IGNORECASE | re.DOTALL)
+# What a question becomes under template="auto"; benchmarks/templates.py compares the alternatives.
+_QUESTION_TEMPLATE = "{query}"
+
+
+def is_question(query: str) -> bool:
+    """Whether a query ends in a question mark or starts with an interrogative.
+
+    >>> [is_question(q) for q in ("Who wrote it?", "how tides work", "Tides follow the Moon.", "tides moon")]
+    [True, True, False, False]
+    """
+    return _QUESTION.match(query.strip()) is not None
+
+
+class Scored(NamedTuple):
+    """One passage against one query, in numbers.
+
+    Attributes:
+        score: pooled and calibrated.
+        probabilities: (3,) of the window that won, in the passage → query direction where there are two.
+        reverse: (3,) of the other direction, for bidirectional.
+        span: characters of the window that won.
+        refutation: the highest P(contradiction), NaN for a two-label head.
+        refutation_span: characters of the window that holds it.
+        windows: how many were scored.
+    """
+
+    score: float
+    probabilities: FloatArray
+    reverse: FloatArray | None
+    span: Span
+    refutation: float
+    refutation_span: Span
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The windows of one passage: their spans, and the row of the first in the arrays of all windows."""
+
+    spans: list[Span]
+    row: int
+
+
+class Scorer:
+    """Scores passages for queries with one engine and one set of settings, all checked here.
+
+    The arguments are those of NLIReranker.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        direction: str,
+        combine: str,
+        score: str,
+        template: str | Sequence[str] | None,
+        window: int | None,
+        pool: str,
+        calibration: str | os.PathLike[str] | Calibration | None,
+        cache_size: int,
+        batch_tokens: int,
+    ) -> None:
+        one_of("direction", direction, DIRECTIONS)
+        one_of("combine", combine, COMBINES)
+        one_of("score", score, KINDS)
+        one_of("pool", pool, POOLS)
+        if KINDS[score].ternary:
+            engine.labels.require_contradiction(f"score={score!r}")
+        if combine == "harmonic" and direction == "bidirectional" and not KINDS[score].is_probability:
+            message = (
+                f"combine='harmonic' has no meaning for score={score!r}, which may be negative: use 'min' or 'mean'"
+            )
+            raise InputError(message)
+        self.engine = engine
+        self.direction = direction
+        self.combine = combine
+        self.kind = score
+        self.templates = _templates(template)
+        self.window = _count("window", window, most=engine.max_length)
+        self.pool = pool
+        self.batch_tokens = _count("batch_tokens", batch_tokens) or 0
+        self._cache = _Cache(cache_size)
+        self.calibration = self._matching(calibration)
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a calibration must have been fitted for."""
+        direction = f"bidirectional {self.combine}" if self.direction == "bidirectional" else self.direction
+        return {
+            "weights": self.engine.fingerprint,
+            "precision": self.engine.precision,
+            "direction": direction,
+            "kind": self.kind,
+            "template": self.templates if isinstance(self.templates, str) else list(self.templates),
+            "window": self.window or self.engine.window,
+            "pool": self.pool,
+        }
+
+    def score(
+        self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]], kind: str | None = None
+    ) -> list[list[Scored]]:
+        """Score each query's passages, all in one stream of batches.
+
+        Args:
+            queries: q texts, none blank.
+            passage_lists: q lists of texts.
+            kind: a score kind other than the reranker's own, which is then not calibrated.
+
+        Returns:
+            q lists, in the order of the passages.
+
+        Raises:
+            InputError: a blank query.
+            QueryTooLongError: a query that leaves fewer than 32 tokens for a passage.
+        """
+        kind = kind or self.kind
+        forms = [self._tokenized_forms(query, index) for index, query in enumerate(queries)]
+        tokenized = self._tokenize({text for passages in passage_lists for text in passages})
+        pairs: list[tuple[Tokens, Tokens]] = []
+        cuts: list[list[_Cut]] = []
+        rows = 0
+        for hypotheses, passages in zip(forms, passage_lists, strict=True):
+            budget = self._budget(hypotheses)
+            cuts.append([])
+            for text in passages:
+                tokens = tokenized[text]
+                cut = windows(tokens, budget)
+                pairs += (pair for w in cut for form in hypotheses for pair in self._directed(tokens.cut(w), form))
+                cuts[-1].append(_Cut([w.span for w in cut], rows))
+                rows += len(cut)
+        p = self._probabilities(pairs)  # (rows, D, 3)
+        s = self._combined(p, kind)  # (rows,)
+        return [[self._pooled(cut, s, p, kind) for cut in passage_cuts] for passage_cuts in cuts]
+
+    def predict(self, pairs: Sequence[tuple[str, str]]) -> tuple[FloatArray, FloatArray]:
+        """Logits and probabilities of (premise, hypothesis) texts, without direction and template.
+
+        A long premise is windowed; its row is the window's with the largest max(P(entailment), P(contradiction)).
+
+        Returns:
+            (n, C) float32 and (n, 3) float64.
+
+        Raises:
+            QueryTooLongError: a hypothesis that leaves fewer than 32 tokens for the premise.
+        """
+        tokenized = self._tokenize({text for pair in pairs for text in pair})
+        windowed: list[tuple[Tokens, Tokens]] = []
+        starts = [0]
+        for premise, hypothesis in ((tokenized[a], tokenized[b]) for a, b in pairs):
+            cut = windows(premise, self._budget([hypothesis]))
+            windowed += [(premise.cut(w), hypothesis) for w in cut] or [(premise, hypothesis)]
+            starts.append(len(windowed))
+        logits = self._logits(windowed)  # (m, C)
+        p = probabilities(logits, self.engine.labels, self.engine.temperature)  # (m, 3)
+        decided = np.fmax(p[:, 0], p[:, 2])
+        chosen = [a + int(decided[a:b].argmax()) for a, b in zip(starts, starts[1:], strict=False)]
+        return logits[chosen], p[chosen]
+
+    def _tokenized_forms(self, query: str, index: int) -> list[Tokens]:
+        if not query.strip():
+            message = f"query {index} is blank: there is nothing to entail"
+            raise InputError(message)
+        templates = self.templates
+        if isinstance(templates, str):  # "auto"
+            templates = (_QUESTION_TEMPLATE,) if is_question(query) else ("{query}",)
+        return self.engine.tokenize([template.replace("{query}", query) for template in templates])
+
+    def _tokenize(self, texts: set[str]) -> dict[str, Tokens]:
+        ordered = list(texts)
+        return dict(zip(ordered, self.engine.tokenize(ordered), strict=True))
+
+    def _budget(self, queries: Sequence[Tokens]) -> int:
+        """Tokens that a window of the passage may hold beside the longest of these."""
+        longest = max(len(query) for query in queries)
+        room = self.engine.max_length - self.engine.special - longest
+        if room < _FEWEST_TOKENS:
+            message = (
+                f"the query takes {longest} of the model's {self.engine.max_length} tokens and leaves {room} for a "
+                f"passage, fewer than {_FEWEST_TOKENS}: shorten or split it (it begins {queries[0].text[:60]!r})"
+            )
+            raise QueryTooLongError(message)
+        return min(room, self.window or self.engine.window or room)
+
+    def _directed(self, passage: Tokens, query: Tokens) -> Iterator[tuple[Tokens, Tokens]]:
+        """(premise, hypothesis) for each direction."""
+        if self.direction != "query_entails_passage":
+            yield passage, query
+        if self.direction != "passage_entails_query":
+            yield query, passage
+
+    def _probabilities(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> FloatArray:
+        """(windows, D, 3), an ensemble of templates averaged."""
+        directions = 2 if self.direction == "bidirectional" else 1
+        forms = 1 if self.templates == "auto" else len(self.templates)
+        p = probabilities(self._logits(pairs), self.engine.labels, self.engine.temperature)
+        return p.reshape(-1, forms, directions, 3).mean(axis=1)
+
+    def _combined(self, p: FloatArray, kind: str) -> FloatArray:
+        formula = KINDS[kind].formula
+        if self.direction != "bidirectional":
+            return formula(p[:, 0])
+        return COMBINES[self.combine](formula(p[:, 0]), formula(p[:, 1]))
+
+    def _pooled(self, cut: _Cut, s: FloatArray, p: FloatArray, kind: str) -> Scored:
+        count = len(cut.spans)
+        if not count:
+            nothing = np.array([0.0, np.nan, np.nan] if self.engine.labels.binary else [0.0, 1.0, 0.0])
+            reverse = nothing if self.direction == "bidirectional" else None
+            none = Span(0, 0)
+            return Scored(KINDS[kind].floor, nothing, reverse, none, float(nothing[2]), none, 0)
+        rows = slice(cut.row, cut.row + count)
+        scores, per_window = s[rows], p[rows]  # (w,), (w, D, 3)
+        score = POOLS[self.pool](scores)
+        if self.calibration is not None and kind == self.kind:
+            score = float(self.calibration.apply(np.array(score)))
+        best, worst = int(scores.argmax()), int(per_window[:, 0, 2].argmax())
+        return Scored(
+            score=score,
+            probabilities=per_window[best, 0],
+            reverse=per_window[best, 1] if self.direction == "bidirectional" else None,
+            span=cut.spans[best],
+            refutation=float(per_window[worst, 0, 2]),
+            refutation_span=cut.spans[worst],
+            windows=count,
+        )
+
+    def _logits(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> FloatArray:
+        """(m, C), equal pairs and remembered ones not scored again."""
+        if not pairs:
+            return np.empty((0, len(self.engine.labels.names)), dtype=np.float32)
+        keys = [_key(a, b) for a, b in pairs]
+        known = {key: row for key in set(keys) if (row := self._cache.get(key)) is not None}
+        new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
+        if new:
+            rows = in_batches(list(new.values()), self.engine.logits, self.batch_tokens)
+            for key, row in zip(new, rows, strict=True):
+                known[key] = row
+                self._cache.put(key, row)
+        return np.stack([known[key] for key in keys])
+
+    def _matching(self, calibration: str | os.PathLike[str] | Calibration | None) -> Calibration | None:
+        if calibration is None:
+            return None
+        if calibration == "auto":
+            own = self.engine.calibration
+            return own if own is not None and own.key == self.key else None
+        if not isinstance(calibration, Calibration):
+            calibration = Calibration.load(calibration)
+        if not KINDS[self.kind].is_probability:
+            message = f"a calibration acts on scores in 0..1, not on score={self.kind!r}: use score='entailment'"
+            raise CalibrationError(message)
+        calibration.require_key(self.key)
+        return calibration
+
+
+class _Cache:
+    """The logits of the pairs scored last, at most `size` of them.
+
+    It holds no lock, so that a fork cannot leave one locked: every step is atomic, and losing a race costs one score.
+    """
+
+    def __init__(self, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            message = f"cache_size={size!r}: expected a count of pairs, 0 for none"
+            raise InputError(message)
+        self.size = size
+        self._rows: OrderedDict[bytes, FloatArray] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process starts with an empty one."""
+        return _Cache, (self.size,)
+
+    def get(self, key: bytes) -> FloatArray | None:
+        row = self._rows.get(key)
+        if row is not None:
+            try:
+                self._rows.move_to_end(key)
+            except KeyError:  # another thread has just dropped it
+                pass
+        return row
+
+    def put(self, key: bytes, row: FloatArray) -> None:
+        self._rows[key] = row.copy()  # a view would keep its whole batch alive
+        while len(self._rows) > self.size:
+            try:
+                self._rows.popitem(last=False)
+            except KeyError:  # another thread has just emptied it
+                break
+
+
+def _key(premise: Tokens, hypothesis: Tokens) -> bytes:
+    digest = blake2b(digest_size=16)
+    for tokens in (premise, hypothesis):
+        text = tokens.text.encode("utf-8", "surrogatepass")
+        digest.update(len(text).to_bytes(8, "little") + text + len(tokens).to_bytes(8, "little"))
+        digest.update(tokens.ids.tobytes())  # a text cut inside a word may have other tokens than the same text alone
+    return digest.digest()
+
+
+def _templates(template: str | Sequence[str] | None) -> str | tuple[str, ...]:
+    if template is None:
+        return ("{query}",)
+    if template == "auto":
+        return "auto"
+    listed = (template,) if isinstance(template, str) else tuple(template)
+    if not listed or not all(isinstance(t, str) for t in listed):
+        message = f"template must be 'auto', None, a text or a list of texts, got {template!r}"
+        raise InputTypeError(message)
+    for t in listed:
+        if "{query}" not in t:
+            message = f"template {t!r} has no {{query}} in it: the query would not be asked about"
+            raise InputError(message)
+    return listed
+
+
+def _count(what: str, value: int | None, most: int | None = None) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        message = f"{what}={value!r}: expected a whole number of tokens from 1{f' to {most}' if most else ''}"
+        raise InputError(message)
+    return value

@@ -1,0 +1,275 @@
+"""What comes back: frozen results that hold plain Python numbers and serialise to JSON (standard library only)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+
+from rerank_nli.errors import require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Filtered",
+    "Grounding",
+    "Probabilities",
+    "RankedAnswer",
+    "RankedPassage",
+    "Ranking",
+    "Span",
+    "Verdict",
+]
+
+
+class Span(NamedTuple):
+    """Where a text stands inside another: first character, and the one after the last."""
+
+    start: int
+    end: int
+
+
+class Probabilities(NamedTuple):
+    """P(entailment), P(neutral), P(contradiction), each in 0..1; the last two are None for a two-label checkpoint."""
+
+    entailment: float
+    neutral: float | None
+    contradiction: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPassage:
+    """One passage with its scores.
+
+    Attributes:
+        index: position in the caller's list.
+        passage: the caller's own object, untouched.
+        text: its text.
+        id: its id, if it has one.
+        score: absolute score in the range of the score kind; filters read only this.
+        relative: per-query value, what fusion ranks by; None unless `normalize` or `fuse` is set.
+        retrieval_score: what the caller's retriever gave.
+        entailment, neutral, contradiction: probabilities of the window that won the score.
+        span: characters of that window in `text`.
+        refutation: the highest P(contradiction) over all windows; None for a two-label checkpoint.
+        refutation_span: characters of the window that holds it.
+        windows: how many windows were scored; 0 for a blank passage, which gets the floor of its score kind.
+        truncated: whether the model left some of the text unread.
+        reverse: bidirectional only, the probabilities of query → passage in the window that won.
+    """
+
+    index: int
+    passage: Any
+    text: str
+    id: Any
+    score: float
+    relative: float | None
+    retrieval_score: float | None
+    entailment: float
+    neutral: float | None
+    contradiction: float | None
+    span: Span
+    refutation: float | None
+    refutation_span: Span | None
+    windows: int
+    truncated: bool = False
+    reverse: Probabilities | None = None
+
+    @property
+    def evidence(self) -> str:
+        """The text of the window that won the score."""
+        return self.text[self.span.start : self.span.end]
+
+    @property
+    def refuting_evidence(self) -> str | None:
+        """The text of the window with the highest P(contradiction)."""
+        return (
+            None if self.refutation_span is None else self.text[self.refutation_span.start : self.refutation_span.end]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field but the caller's own object, as JSON types; an id that JSON has no type for becomes its str."""
+        row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "passage"}
+        row["id"] = self.id if isinstance(self.id, str | int | float | None) else str(self.id)
+        row["span"] = list(self.span)
+        row["refutation_span"] = None if self.refutation_span is None else list(self.refutation_span)
+        row["reverse"] = None if self.reverse is None else self.reverse._asdict()
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking(Sequence[RankedPassage]):
+    """Passages, best first, with the settings that the scores were made with."""
+
+    query: str
+    passages: tuple[RankedPassage, ...]
+    direction: str
+    score_kind: str
+    calibrated: bool
+
+    @overload
+    def __getitem__(self, index: int) -> RankedPassage: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[RankedPassage, ...]: ...
+    def __getitem__(self, index: int | slice) -> RankedPassage | tuple[RankedPassage, ...]:
+        """The passage at a rank, or a tuple of them."""
+        return self.passages[index]
+
+    def __len__(self) -> int:
+        """How many passages there are."""
+        return len(self.passages)
+
+    def __iter__(self) -> Iterator[RankedPassage]:
+        """Best first."""
+        return iter(self.passages)
+
+    def to_pairs(self) -> list[tuple[str, float]]:
+        """Text and score of each passage, best first."""
+        return [(p.text, p.score) for p in self.passages]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ranking as JSON types."""
+        return {
+            "query": self.query,
+            "direction": self.direction,
+            "score_kind": self.score_kind,
+            "calibrated": self.calibrated,
+            "passages": [p.to_dict() for p in self.passages],
+        }
+
+    def to_frame(self) -> Any:  # noqa: ANN401 - pandas is optional, so its type cannot be named here
+        """The ranking as a pandas DataFrame, a row for each passage.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        columns = [f.name for f in fields(RankedPassage) if f.name != "passage"]
+        return require("pandas", "eval").DataFrame([p.to_dict() for p in self.passages], columns=columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Both sides of a filter: together they hold every passage that went in."""
+
+    kept: Ranking
+    dropped: Ranking
+    threshold: float | None
+    keep: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Both sides as JSON types."""
+        return {
+            "kept": self.kept.to_dict(),
+            "dropped": self.dropped.to_dict(),
+            "threshold": self.threshold,
+            "keep": self.keep,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the passages say about a claim.
+
+    Attributes:
+        label: "supported", "refuted" or "insufficient".
+        confidence: the highest P(entailment) if supported, the highest P(contradiction) if refuted, and if neither
+            passed the threshold one minus the higher of the two.
+        supporting: passages whose score passes the threshold, best first.
+        refuting: passages whose refutation passes it, strongest first.
+        claim: the claim.
+    """
+
+    label: Literal["supported", "refuted", "insufficient"]
+    confidence: float
+    supporting: Ranking
+    refuting: Ranking
+    claim: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as JSON types."""
+        return {
+            "claim": self.claim,
+            "label": self.label,
+            "confidence": self.confidence,
+            "supporting": self.supporting.to_dict(),
+            "refuting": self.refuting.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding(Sequence[Verdict]):
+    """A verdict for each sentence of an answer.
+
+    Attributes:
+        answer: the text that was checked.
+        verdicts: one for each sentence.
+        spans: where each sentence stands in the answer.
+    """
+
+    answer: str
+    verdicts: tuple[Verdict, ...]
+    spans: tuple[Span, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Verdict: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Verdict, ...]: ...
+    def __getitem__(self, index: int | slice) -> Verdict | tuple[Verdict, ...]:
+        """The verdict on one sentence, or a tuple of them."""
+        return self.verdicts[index]
+
+    def __len__(self) -> int:
+        """How many sentences were checked."""
+        return len(self.verdicts)
+
+    def __iter__(self) -> Iterator[Verdict]:
+        """In the order of the answer."""
+        return iter(self.verdicts)
+
+    @property
+    def groundedness(self) -> float:
+        """Share of the sentences that are supported, 0..1; an answer without a sentence claims nothing: 1.0."""
+        if not self.verdicts:
+            return 1.0
+        return sum(v.label == "supported" for v in self.verdicts) / len(self.verdicts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return {
+            "answer": self.answer,
+            "groundedness": self.groundedness,
+            "sentences": [
+                {"span": list(span), **verdict.to_dict()}
+                for span, verdict in zip(self.spans, self.verdicts, strict=True)
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RankedAnswer:
+    """One candidate answer to a question, with the passages that were held against it.
+
+    Attributes:
+        index: position in the caller's list of answers.
+        answer: the answer.
+        hypothesis: the statement made of question and answer.
+        score: the best passage's score.
+        evidence: the passages, best first.
+    """
+
+    index: int
+    answer: str
+    hypothesis: str
+    score: float
+    evidence: Ranking
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON types."""
+        return {
+            "index": self.index,
+            "answer": self.answer,
+            "hypothesis": self.hypothesis,
+            "score": self.score,
+            "evidence": self.evidence.to_dict(),
+        }

@@ -1,0 +1,198 @@
+"""Long passages: split to a token budget by sentence, with character offsets, and pool the window scores back."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rerank_nli.types import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rerank_nli.scores import FloatArray
+
+__all__ = ["POOLS", "Tokens", "Window", "sentences", "windows"]
+
+IntArray = NDArray[np.integer[Any]]
+
+_CLOSERS = r"""["'”’»)\]」』）】]*"""
+_BOUNDARY = re.compile(
+    rf"(?P<stop>[.!?…]+){_CLOSERS}(?=\s)"
+    rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
+    r"|(?:\r\n?|\n)(?=[^\S\r\n]*(?:[\r\n]|[-*•–]\s|\d+[.)]\s))"  # a blank line or a list item
+    r"|[\v\f\u2028\u2029]"
+)
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\[\"'“‘])"
+    r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon)\.$"
+)
+_BEFORE_NUMBER = re.compile(
+    r"(?:^|[\s(\[])(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
+)
+
+
+def sentences(text: str) -> list[Span]:
+    r"""Where each sentence stands, without the white space around it.
+
+    >>> [text[a:b] for text in ["Dr. Li came at 9.30 a.m. today. 她走了。他也走了。"] for a, b in sentences(text)]
+    ['Dr. Li came at 9.30 a.m. today.', '她走了。', '他也走了。']
+    """
+    spans: list[Span] = []
+    start = 0
+    for match in _BOUNDARY.finditer(text):
+        if match["stop"] and not _ends_sentence(text, match):
+            continue
+        _append(spans, text, start, match.end())
+        start = match.end()
+    _append(spans, text, start, len(text))
+    return spans
+
+
+def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
+    rest = text[stop.end() : stop.end() + 40].lstrip()
+    if rest[:1].islower():
+        return False
+    before = text[max(0, stop.start() - 12) : stop.end("stop")]
+    if stop["stop"] != ".":
+        return True
+    return not (_ABBREVIATION.search(before) or (rest[:1].isdigit() and _BEFORE_NUMBER.search(before)))
+
+
+def _append(spans: list[Span], text: str, start: int, end: int) -> None:
+    part = text[start:end]
+    body = part.strip()
+    if body:
+        start += len(part) - len(part.lstrip())
+        spans.append(Span(start, start + len(body)))
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A text as an engine reads it.
+
+    Attributes:
+        text: the text.
+        ids: (t,) token ids, without special tokens.
+        spans: (t, 2) first character of each token, and the one after its last.
+    """
+
+    text: str
+    ids: IntArray
+    spans: IntArray
+
+    def __len__(self) -> int:
+        """How many tokens there are."""
+        return len(self.ids)
+
+    def cut(self, window: Window) -> Tokens:
+        """The tokens of one window; the text is the window's."""
+        if window.size == len(self):
+            return self
+        part = slice(window.first, window.last)
+        return Tokens(
+            self.text[window.span.start : window.span.end], self.ids[part], self.spans[part] - window.span.start
+        )
+
+
+class Window(NamedTuple):
+    """Tokens first … last - 1 of a passage, and the characters they stand for."""
+
+    first: int
+    last: int
+    span: Span
+
+    @property
+    def size(self) -> int:
+        """How many tokens the window holds."""
+        return self.last - self.first
+
+
+def windows(tokens: Tokens, budget: int) -> list[Window]:
+    """Pack whole sentences into windows of at most `budget` tokens that overlap by one sentence.
+
+    A sentence is split only when it alone is over the budget: into pieces of at most half of it, which then overlap
+    like sentences do, so that no phrase is lost to a cut.
+
+    Args:
+        tokens: the passage.
+        budget: most tokens that a window may hold, at least 1.
+
+    Returns:
+        Windows in the order of the text, which together hold every token; none for a text without tokens.
+    """
+    if not len(tokens):
+        return []
+    if len(tokens) <= budget:
+        return [Window(0, len(tokens), _trim(tokens.text, 0, len(tokens.text)))]
+    units = list(_units(tokens, budget))
+    packed: list[Window] = []
+    first = 0
+    while True:
+        last = first
+        while last + 1 < len(units) and units[last + 1].last - units[first].first <= budget:
+            last += 1
+        packed.append(Window(units[first].first, units[last].last, Span(units[first].span.start, units[last].span.end)))
+        if last + 1 == len(units):
+            return packed
+        overlaps = last > first and units[last + 1].last - units[last].first <= budget
+        first = last if overlaps else last + 1
+
+
+def _units(tokens: Tokens, budget: int) -> Iterator[Window]:
+    """Sentences as token ranges that leave no token out, those over the budget in pieces."""
+    ends = np.maximum.accumulate(tokens.spans[:, 1])  # (t,)
+    spans = sentences(tokens.text) or [Span(0, len(tokens.text))]
+    # A token goes with the sentence that its last character is in: some tokenizers count the space before a word to it.
+    firsts = [0, *np.searchsorted(ends, [s.start for s in spans[1:]], side="right").tolist(), len(tokens)]
+    for span, first, last in zip(spans, firsts, firsts[1:], strict=False):
+        if last - first > budget:
+            yield from _pieces(tokens, first, last, max(1, budget // 2))
+        elif last > first:
+            yield Window(first, last, span)
+
+
+def _pieces(tokens: Tokens, first: int, last: int, size: int) -> Iterator[Window]:
+    """A long sentence in pieces of at most `size` tokens, cut between words where there are any."""
+    while last - first > size:
+        candidates = range(first + size, first + (size + 1) // 2, -1)
+        cut = next((i for i in candidates if _between_words(tokens, i)), None)
+        cut = cut or next((i for i in candidates if tokens.spans[i - 1, 1] <= tokens.spans[i, 0]), first + size)
+        yield Window(first, cut, _characters(tokens, first, cut))
+        first = cut
+    yield Window(first, last, _characters(tokens, first, last))
+
+
+def _between_words(tokens: Tokens, index: int) -> bool:
+    start = int(tokens.spans[index, 0])
+    return start > tokens.spans[index - 1, 1] or tokens.text[start : start + 1].isspace()
+
+
+def _characters(tokens: Tokens, first: int, last: int) -> Span:
+    part = tokens.spans[first:last]
+    return _trim(tokens.text, int(part[:, 0].min()), int(part[:, 1].max()))
+
+
+def _trim(text: str, start: int, end: int) -> Span:
+    body = text[start:end].strip()
+    start += len(text[start:end]) - len(text[start:end].lstrip()) if body else 0
+    return Span(start, start + len(body))
+
+
+def _mean(scores: FloatArray) -> float:
+    return float(scores.mean())
+
+
+def _top3(scores: FloatArray) -> float:
+    return float(np.sort(scores)[-3:].mean())
+
+
+POOLS: dict[str, Callable[[FloatArray], float]] = {
+    "max": lambda scores: float(scores.max()),
+    "mean": _mean,
+    "top3": _top3,
+}
