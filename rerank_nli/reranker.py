@@ -169,11 +169,15 @@ class NLIReranker:
         """Keep the passages whose score passes a threshold, and return the others beside them.
 
         Args:
-            query, passages, retrieval_scores, fuse, alpha: as `rank`.
+            query: as `rank`.
+            passages: as `rank`.
             threshold: in the range of the score kind; None keeps all.
             keep: "entailment" compares the score, "contradiction" the refutation, "evidence" the larger of the two;
                 with the last two, the kept ones are ordered by what was compared.
             top_k: most passages to keep; those over it are dropped.
+            retrieval_scores: as `rank`.
+            fuse: as `rank`.
+            alpha: as `rank`.
 
         Raises:
             InputError: a threshold out of range, an unknown `keep`; and as `rank`.

@@ -5,11 +5,12 @@ It is the only place that knows which side the passage stands on.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from rerank_nli.types import Span
 from rerank_nli.windows import POOLS, windows
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from rerank_nli.engines import Engine
@@ -189,7 +191,7 @@ class Scorer:
         logits = self._logits(windowed)  # (m, C)
         p = probabilities(logits, self.engine.labels, self.engine.temperature)  # (m, 3)
         decided = np.fmax(p[:, 0], p[:, 2])
-        chosen = [a + int(decided[a:b].argmax()) for a, b in zip(starts, starts[1:], strict=False)]
+        chosen = [a + int(decided[a:b].argmax()) for a, b in pairwise(starts)]
         return logits[chosen], p[chosen]
 
     def _tokenized_forms(self, query: str, index: int) -> list[Tokens]:
@@ -309,19 +311,15 @@ class _Cache:
     def get(self, key: bytes) -> FloatArray | None:
         row = self._rows.get(key)
         if row is not None:
-            try:
+            with suppress(KeyError):  # another thread has just dropped it
                 self._rows.move_to_end(key)
-            except KeyError:  # another thread has just dropped it
-                pass
         return row
 
     def put(self, key: bytes, row: FloatArray) -> None:
         self._rows[key] = row.copy()  # a view would keep its whole batch alive
         while len(self._rows) > self.size:
-            try:
+            with suppress(KeyError):  # another thread has just emptied it
                 self._rows.popitem(last=False)
-            except KeyError:  # another thread has just emptied it
-                break
 
 
 def _key(premise: Tokens, hypothesis: Tokens) -> bytes:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMBINES", "FUSIONS", "KINDS", "NORMALIZATIONS", "FloatArray", "check_threshold", "probabilities"]
 
-FloatArray = NDArray[Any]  # of floats: numpy's own results are no more exact
+FloatArray = NDArray[np.floating[Any]]
 
 _EPSILON = 1e-12  # keeps a logit finite where a probability has rounded to 0 or 1
 
@@ -32,7 +32,7 @@ def probabilities(logits: FloatArray, labels: Labels, temperature: float = 1.0) 
     Args:
         logits: (m, C) in the checkpoint's own order.
         labels: which output is which.
-        temperature: above 1 makes probabilities less extreme (Guo et al. 2017, On Calibration of Modern Neural Networks).
+        temperature: above 1 makes probabilities less extreme (Guo et al. 2017).
 
     Returns:
         float64 (m, 3); NaN in the columns that a two-label head does not have.
