@@ -72,7 +72,11 @@ class Calibration:
             raise CalibrationError(message)
         if method == "isotonic":
             model = require("sklearn.isotonic", "eval").IsotonicRegression(y_min=0, y_max=1).fit(s, y)
-            return cls(method, [model.X_thresholds_.tolist(), model.y_thresholds_.tolist()], dict(key))
+            knots, values = model.X_thresholds_.tolist(), model.y_thresholds_.tolist()
+            if values[0] == values[-1]:
+                message = "the scores do not rise with the labels (the isotonic fit is flat): look at the labels"
+                raise CalibrationError(message)
+            return cls(method, [knots, values], dict(key))
         x = _features(s, method)
         model = require("sklearn.linear_model", "eval").LogisticRegression(C=np.inf, max_iter=1000).fit(x, y)
         weights = model.coef_[0]

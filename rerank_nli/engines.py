@@ -296,7 +296,7 @@ class TorchEngine(_FolderEngine):
         try:
             with torch.inference_mode():
                 features = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
-                return self._model(**features).logits.float().cpu().numpy()  # type: ignore[no-any-return]
+                return self._model(**features).logits.float().cpu().numpy()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or re.search("not enough memory|allocate memory", str(error)):
                 raise MemoryError(str(error)) from error
@@ -342,7 +342,7 @@ def load(
 
     Args:
         model: "mini" (the bundled one), a folder, an .onnx file beside its tokenizer, or a Hub id.
-        engine: "onnx"; "torch"; "auto" is torch where there is CUDA, else ONNX if the model has such a file, else torch.
+        engine: "onnx", "torch"; "auto" is torch where there is CUDA, else ONNX if there is such a file, else torch.
         device: "auto", "cpu", "cuda", "cuda:1"; the ONNX engine runs on the CPU.
         dtype: "auto", "fp32", "bf16", "fp16"; the ONNX engine takes the file as it is.
         revision: branch, tag or commit on the Hub.

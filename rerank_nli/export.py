@@ -160,7 +160,7 @@ def _write_graph(model: Any, path: Path) -> None:  # noqa: ANN401
 def _store_int8(path: Path) -> None:
     """Replace each large fp32 matrix by int8 rows or columns with a scale each, and DequantizeLinear.
 
-    A matrix that is multiplied from the right (x @ W) gets a scale for each column, an embedding table one for each row.
+    A matrix multiplied from the right (x @ W) gets a scale for each column, an embedding table one for each row.
     """
     onnx = require("onnx", "export")
     graph_model = onnx.load(str(path))

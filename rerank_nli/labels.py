@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rerank_nli.errors import InputTypeError, LabelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["COLUMNS", "Labels"]
 
@@ -59,9 +60,7 @@ class Labels:
             LabelError: the names do not say which output is entailment, or there are not two or three of them.
             InputTypeError: `names` is not a sequence of texts.
         """
-        if isinstance(names, str | bytes) or not all(isinstance(name, str) for name in names):
-            message = f"labels must be a list of names, got {names!r}"
-            raise InputTypeError(message)
+        _require_names(names)
         if len(names) == 1:
             message = (
                 f"a head with one output ({names[0]!r}) is a relevance reranker or a regression, not NLI: "
@@ -82,6 +81,7 @@ class Labels:
 
         Raises:
             LabelError: neither says which output is entailment, or `labels` has another length than id2label.
+            InputTypeError: `labels` is not a sequence of texts.
         """
         own = [name for _, name in sorted(((int(i), name) for i, name in (id2label or {}).items()))]
         if labels is None:
@@ -89,6 +89,7 @@ class Labels:
                 message = f"the checkpoint names no labels: {_HINT}"
                 raise LabelError(message)
             return cls.of(own)
+        _require_names(labels)
         if own and len(own) != len(labels):
             message = f"labels={list(labels)} has {len(labels)} names, but the checkpoint has {len(own)} outputs: {own}"
             raise LabelError(message)
@@ -111,6 +112,12 @@ class Labels:
                 'use score="entailment" and keep="entailment", or a three-label checkpoint'
             )
             raise LabelError(message)
+
+
+def _require_names(names: object) -> None:
+    if not isinstance(names, Sequence) or isinstance(names, str | bytes) or not all(isinstance(n, str) for n in names):
+        message = f"labels must be a list of names, got {names!r}"
+        raise InputTypeError(message)
 
 
 def _kind(name: str) -> str | None:

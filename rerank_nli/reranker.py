@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,11 +147,11 @@ class NLIReranker:
     ) -> list[Ranking]:
         """Rank several queries' passages in one stream of batches; arguments and errors as `rank`."""
         _check_top_k(top_k)
-        queries, lists = list(queries), list(passage_lists)
+        queries, lists = _listed("queries", queries), _listed("passage_lists", passage_lists)
         if len(queries) != len(lists):
             message = f"{len(queries)} queries, but {len(lists)} lists of passages: give one list for each query"
             raise InputError(message)
-        rankings = self._rank_all(queries, lists)
+        rankings = self._rank_all(queries, lists, many=True)
         return [replace(ranking, passages=ranking.passages[:top_k]) for ranking in rankings]
 
     def filter(
@@ -250,7 +250,7 @@ class NLIReranker:
             if not isinstance(text, str) or not text.strip():
                 where = f"answer {index - 1}" if index else "the question"
                 message = f"{where} must be a text that is not blank, got {text!r}"
-                raise InputTypeError(message)
+                raise InputError(message) if isinstance(text, str) else InputTypeError(message)
         hypotheses = [grounding.statement(question, answer) for answer in answers]
         rankings = self._rank_all(hypotheses, [passages] * len(answers))
         floor = KINDS[self._scorer.kind].floor
@@ -288,7 +288,7 @@ class NLIReranker:
                 message = f"the frame has no column {missing}: it has {list(frame.columns)}"
                 raise InputError(message)
             pairs = zip(frame["premise"], frame["hypothesis"], strict=True)
-        return self._predict([_pair(index, pair) for index, pair in enumerate(pairs)], output)
+        return self._predict([_pair(index, pair) for index, pair in enumerate(_listed("pairs", pairs))], output)
 
     async def arank(self, *args: Any, **kwargs: Any) -> Ranking:  # noqa: ANN401
         """`rank` in a thread: the event loop goes on."""
@@ -315,13 +315,18 @@ class NLIReranker:
         fuse: str | None = None,
         alpha: float = 0.5,
         kind: str | None = None,
+        many: bool = False,
     ) -> list[Ranking]:
         for index, query in enumerate(queries):
             if not isinstance(query, str):
                 message = f"query {index} must be a text, got {query!r}"
                 raise InputTypeError(message)
-        lists = [_listed("passages", passages) for passages in passage_lists]
-        read = [[_text_and_id(i, passage) for i, passage in enumerate(passages)] for passages in lists]
+        of_list = [f" of list {k}" if many else "" for k in range(len(queries))]
+        lists = [_listed(f"passages{of}", passages) for of, passages in zip(of_list, passage_lists, strict=True)]
+        read = [
+            [_text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
+            for of, passages in zip(of_list, lists, strict=True)
+        ]
         retrieval = _retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
         scored = self._scorer.score(queries, [[text for text, _ in texts] for texts in read], kind)
         return [
@@ -373,8 +378,8 @@ class NLIReranker:
         rankings = self._rank_all(claims, [passages] * len(claims), kind="entailment")
         return [grounding.verdict(claim, ranking, threshold) for claim, ranking in zip(claims, rankings, strict=True)]
 
-    def _predict(self, pairs: Sequence[tuple[str, str]], output: str) -> Any:  # noqa: ANN401
-        logits, p = self._scorer.predict(pairs)
+    def _predict(self, pairs: Sequence[tuple[str, str]], output: str, first: int = 0) -> Any:  # noqa: ANN401
+        logits, p = self._scorer.predict(pairs, first)
         if output == "logits":
             return logits
         if output == "array":
@@ -388,8 +393,11 @@ class NLIReranker:
 
     def _predict_stream(self, pairs: Iterator[Any], output: str) -> Iterator[Any]:
         numbered = (_pair(index, pair) for index, pair in enumerate(pairs))
-        while chunk := list(islice(numbered, _CHUNK)):
-            yield from self._predict(chunk, output)
+        for first in count(step=_CHUNK):
+            chunk = list(islice(numbered, _CHUNK))
+            if not chunk:
+                return
+            yield from self._predict(chunk, output, first)
 
 
 def _query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
@@ -408,7 +416,7 @@ def _listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
     return list(values)
 
 
-def _text_and_id(index: int, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
+def _text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
     if isinstance(passage, str):
         return passage, None
     if isinstance(passage, Mapping):
@@ -421,7 +429,7 @@ def _text_and_id(index: int, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
         found = getattr(passage, "id", None)
     if not isinstance(text, str):
         message = (
-            f"passage {index} must be a text, (id, text), a mapping with 'text' or an object with .text or "
+            f"{which} must be a text, (id, text), a mapping with 'text' or an object with .text or "
             f".page_content, got {passage!r:.80}"
         )
         raise InputTypeError(message)
@@ -446,20 +454,26 @@ def _check_top_k(top_k: int | None) -> None:
         raise InputError(message)
 
 
-def _retrieval(scores: Sequence[float] | None, count: int, fuse: str | None, alpha: float) -> FloatArray | None:
+def _retrieval(scores: Sequence[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:
     if fuse is not None:
         one_of("fuse", fuse, FUSIONS)
         if scores is None:
             message = f"fuse={fuse!r} needs retrieval_scores, one for each passage"
             raise InputError(message)
-        check_threshold(alpha, "entailment")
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 <= alpha <= 1:
+            message = f"alpha={alpha!r}: expected a number in 0..1, the weight of the score against the retriever's"
+            raise InputError(message)
     if scores is None:
         return None
-    values = np.array(scores, dtype=np.float64)
-    if values.shape != (count,) or not np.isfinite(values).all():
-        message = f"retrieval_scores must be {count} finite numbers, one for each passage, got shape {values.shape}"
+    listed = _listed("retrieval_scores", scores)
+    if len(listed) != wanted:
+        message = f"{len(listed)} retrieval_scores, but {wanted} passages: give one score for each passage"
         raise InputError(message)
-    return values
+    for index, score in enumerate(listed):
+        if isinstance(score, bool) or not isinstance(score, int | float | np.number) or not np.isfinite(score):
+            message = f"retrieval score {index} must be a finite number, got {score!r}"
+            raise InputError(message)
+    return np.array(listed, dtype=np.float64)
 
 
 def _compared(passage: RankedPassage, keep: str) -> float:

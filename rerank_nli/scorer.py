@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,7 +25,7 @@ from rerank_nli.windows import POOLS, windows
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rerank_nli.engines import Engine
     from rerank_nli.scores import FloatArray
@@ -116,7 +117,10 @@ class Scorer:
         self.templates = _templates(template)
         self.window = _count("window", window, most=engine.max_length)
         self.pool = pool
-        self.batch_tokens = _count("batch_tokens", batch_tokens) or 0
+        if batch_tokens is None:  # a batch without a bound would be no batch
+            message = "batch_tokens=None: expected a whole number of tokens from 1"
+            raise InputError(message)
+        self.batch_tokens = _count("batch_tokens", batch_tokens) or 1
         self._cache = _Cache(cache_size)
         self.calibration = self._matching(calibration)
 
@@ -157,8 +161,8 @@ class Scorer:
         pairs: list[tuple[Tokens, Tokens]] = []
         cuts: list[list[_Cut]] = []
         rows = 0
-        for hypotheses, passages in zip(forms, passage_lists, strict=True):
-            budget = self._budget(hypotheses)
+        for index, (hypotheses, passages) in enumerate(zip(forms, passage_lists, strict=True)):
+            budget = self._budget(f"query {index}", hypotheses)
             cuts.append([])
             for text in passages:
                 tokens = tokenized[text]
@@ -170,10 +174,14 @@ class Scorer:
         s = self._combined(p, kind)  # (rows,)
         return [[self._pooled(cut, s, p, kind) for cut in passage_cuts] for passage_cuts in cuts]
 
-    def predict(self, pairs: Sequence[tuple[str, str]]) -> tuple[FloatArray, FloatArray]:
+    def predict(self, pairs: Sequence[tuple[str, str]], first: int = 0) -> tuple[FloatArray, FloatArray]:
         """Logits and probabilities of (premise, hypothesis) texts, without direction and template.
 
         A long premise is windowed; its row is the window's with the largest max(P(entailment), P(contradiction)).
+
+        Args:
+            pairs: n of them.
+            first: what an error calls the first one.
 
         Returns:
             (n, C) float32 and (n, 3) float64.
@@ -184,8 +192,8 @@ class Scorer:
         tokenized = self._tokenize({text for pair in pairs for text in pair})
         windowed: list[tuple[Tokens, Tokens]] = []
         starts = [0]
-        for premise, hypothesis in ((tokenized[a], tokenized[b]) for a, b in pairs):
-            cut = windows(premise, self._budget([hypothesis]))
+        for index, (premise, hypothesis) in enumerate(((tokenized[a], tokenized[b]) for a, b in pairs), first):
+            cut = windows(premise, self._budget(f"the hypothesis of pair {index}", [hypothesis]))
             windowed += [(premise.cut(w), hypothesis) for w in cut] or [(premise, hypothesis)]
             starts.append(len(windowed))
         logits = self._logits(windowed)  # (m, C)
@@ -207,13 +215,13 @@ class Scorer:
         ordered = list(texts)
         return dict(zip(ordered, self.engine.tokenize(ordered), strict=True))
 
-    def _budget(self, queries: Sequence[Tokens]) -> int:
+    def _budget(self, what: str, queries: Sequence[Tokens]) -> int:
         """Tokens that a window of the passage may hold beside the longest of these."""
         longest = max(len(query) for query in queries)
         room = self.engine.max_length - self.engine.special - longest
         if room < _FEWEST_TOKENS:
             message = (
-                f"the query takes {longest} of the model's {self.engine.max_length} tokens and leaves {room} for a "
+                f"{what} takes {longest} of the model's {self.engine.max_length} tokens and leaves {room} for a "
                 f"passage, fewer than {_FEWEST_TOKENS}: shorten or split it (it begins {queries[0].text[:60]!r})"
             )
             raise QueryTooLongError(message)
@@ -336,7 +344,7 @@ def _templates(template: str | Sequence[str] | None) -> str | tuple[str, ...]:
         return ("{query}",)
     if template == "auto":
         return "auto"
-    listed = (template,) if isinstance(template, str) else tuple(template)
+    listed = (template,) if not isinstance(template, Sequence) or isinstance(template, str) else tuple(template)
     if not listed or not all(isinstance(t, str) for t in listed):
         message = f"template must be 'auto', None, a text or a list of texts, got {template!r}"
         raise InputTypeError(message)

@@ -22,7 +22,7 @@ IntArray = NDArray[np.integer[Any]]
 
 _CLOSERS = r"""["'”’»)\]」』）】]*"""
 _BOUNDARY = re.compile(
-    rf"(?P<stop>[.!?…]+){_CLOSERS}(?=\s)"
+    rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?=\s)"
     rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
     r"|(?:\r\n?|\n)(?=[^\S\r\n]*(?:[\r\n]|[-*•–]\s|\d+[.)]\s))"  # a blank line or a list item
     r"|[\v\f\u2028\u2029]"

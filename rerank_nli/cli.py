@@ -1,0 +1,353 @@
+"""The command line: the verbs of the Python API over JSON lines or plain text, and demo, export and doctor."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_nli.engines import BUNDLED, ENGINES, OnnxEngine, TorchEngine, load
+from rerank_nli.errors import InputError, MissingExtraError, RerankNLIError, require
+from rerank_nli.reranker import KEEPS, NLIReranker
+from rerank_nli.scorer import DIRECTIONS
+from rerank_nli.scores import COMBINES, KINDS, NORMALIZATIONS
+from rerank_nli.windows import POOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rerank_nli.engines import Engine
+    from rerank_nli.types import Filtered, Grounding, Ranking, Verdict
+
+__all__ = ["main"]
+
+_PROBES = (
+    ("A cat sleeps.", "A cat sleeps.", "entailment"),
+    ("A cat sleeps.", "No cat sleeps.", "contradiction"),
+    ("A cat sleeps on the sofa of our neighbours.", "The train to the coast leaves at noon.", "neutral"),
+)
+_STATEMENT = {"rank": "query", "filter": "query", "verify": "claim", "check": "answer"}
+_INTERRUPTED = 130
+_PACKAGES = (  # the package, what its core needs, what its extras bring
+    *("rerank-nli", "numpy", "tokenizers", "onnxruntime", "huggingface-hub"),
+    *("torch", "transformers", "sentence-transformers", "faiss-cpu", "model2vec", "rich"),
+    *("onnx", "onnxscript", "scikit-learn", "pandas"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the result is its exit status: 0, 1 for a failed probe, 2 for bad input, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (RerankNLIError, OSError) as error:
+        print(f"rerank-nli: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rerank-nli", description="Rank and filter passages by entailment.")
+    parser.add_argument("--version", action="version", version=importlib.metadata.version("rerank-nli"))
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for verb, summary in (
+        ("rank", "order passages by whether they entail a query"),
+        ("filter", "keep the passages whose score passes a threshold"),
+        ("verify", "say whether passages support or refute a claim"),
+        ("check", "give a verdict on each sentence of an answer"),
+    ):
+        command = commands.add_parser(verb, help=summary, description=summary)
+        _add_model(command)
+        _add_settings(command)
+        _add_verb(command, verb)
+    predict = commands.add_parser("predict", help="score (premise, hypothesis) pairs as they are")
+    predict.add_argument("file", nargs="?", default="-", help='JSON lines with "premise" and "hypothesis"; - is stdin')
+    predict.add_argument("--output", choices=("dicts", "array", "logits", "labels"), default="dicts")
+    _add_model(predict)
+    predict.set_defaults(run=_predict)
+    _add_demo(commands.add_parser("demo", help="retrieve, rerank and filter on one screen"))
+    _add_export(commands.add_parser("export", help="make an ONNX bundle of a checkpoint folder"))
+    doctor = commands.add_parser("doctor", help="what can run here, and whether a model's labels are in order")
+    doctor.add_argument("model", nargs="?", help="a model to probe")
+    _add_model(doctor, with_model=False)
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> None:
+    if with_model:
+        command.add_argument("--model", default="mini", help='"mini", a folder, an .onnx file or a Hub id')
+    command.add_argument("--engine", choices=ENGINES, default="auto")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--dtype", default="auto")
+    command.add_argument("--revision")
+    command.add_argument("--labels", type=lambda text: text.split(","), help="names of the outputs in order, a,b,c")
+    command.add_argument("--threads", type=int)
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--direction", choices=DIRECTIONS, default=DIRECTIONS[0])
+    command.add_argument("--combine", choices=COMBINES, default="min")
+    command.add_argument("--score", choices=KINDS, default="entailment")
+    command.add_argument("--normalize", choices=NORMALIZATIONS)
+    command.add_argument("--template", action="append", help='"… {query} …"; more than one is an ensemble')
+    command.add_argument("--window", type=int, help="most tokens of a passage in one pair")
+    command.add_argument("--pool", choices=POOLS, default="max")
+
+
+def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
+    name = _STATEMENT[verb]
+    command.add_argument(
+        "file",
+        nargs="?",
+        default="-",
+        help=f"with --{name}: passages, a text or JSON object a line; without: JSON lines with "
+        f'"{name}" and "passages"; - is stdin',
+    )
+    command.add_argument(f"--{name}", dest="statement")
+    command.add_argument("--json", action="store_true", help="JSON lines; the rule without " + f"--{name}")
+    if verb in ("rank", "filter"):
+        command.add_argument("--top-k", type=int)
+    if verb != "rank":
+        command.add_argument("--threshold", type=float, default=0.5)
+    if verb == "filter":
+        command.add_argument("--keep", choices=KEEPS, default="entailment")
+    command.set_defaults(run=_verb, verb=verb)
+
+
+def _add_demo(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--corpus", help=".jsonl, .jsonl.gz, a BEIR folder, a text file or a folder of them")
+    command.add_argument("--query", help="a claim or a question; the default is one of the demo corpus")
+    command.add_argument("--retriever", default="static", help="the bundled one, or a sentence-transformers model")
+    command.add_argument("--top-k", type=int, default=10, help="passages to retrieve")
+    command.add_argument("--threshold", type=float, default=0.5)
+    command.add_argument("--json", action="store_true")
+    command.add_argument("--svg", type=Path, help="also save the screen as a picture")
+    _add_model(command)
+    _add_settings(command)
+    command.set_defaults(run=_demo)
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", help="config.json, weights and tokenizer as Hugging Face saves them")
+    command.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
+    command.add_argument("--fp32", action="store_true", help="do not store the weights in int8")
+    command.add_argument("--labels", type=lambda text: text.split(","))
+    command.add_argument("--card", type=Path, help="JSON: name, version, base, data, scores, window, temperature")
+    command.set_defaults(run=_export)
+
+
+def _load(options: argparse.Namespace) -> Engine:
+    return load(
+        options.model,
+        engine=options.engine,
+        device=options.device,
+        dtype=options.dtype,
+        revision=options.revision,
+        labels=options.labels,
+        threads=options.threads,
+    )
+
+
+def _reranker(options: argparse.Namespace) -> NLIReranker:
+    return NLIReranker(
+        _load(options),
+        direction=options.direction,
+        combine=options.combine,
+        score=options.score,
+        normalize=options.normalize,
+        template=options.template or "auto",
+        window=options.window,
+        pool=options.pool,
+    )
+
+
+def _verb(options: argparse.Namespace) -> int:
+    call = _calls(_reranker(options), options)[options.verb]
+    name = _STATEMENT[options.verb]
+    if options.statement is not None:
+        result = call(options.statement, [_passage(line) for _, line in _lines(options.file)])
+        print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _SHOW[options.verb](result))
+        return 0
+    for number, line in _progress(_lines(options.file)):
+        record = _object(number, line, name)
+        passages = record.get("passages", record.get("candidates"))
+        if passages is None:
+            message = f'line {number} has no "passages"'
+            raise InputError(message)
+        print(json.dumps(call(record[name], passages).to_dict(), ensure_ascii=False), flush=True)
+    return 0
+
+
+def _calls(reranker: NLIReranker, options: argparse.Namespace) -> dict[str, Callable[[Any, Any], Any]]:
+    return {
+        "rank": lambda query, passages: reranker.rank(query, passages, options.top_k),
+        "filter": lambda query, passages: reranker.filter(
+            query, passages, options.threshold, options.keep, options.top_k
+        ),
+        "verify": lambda claim, passages: reranker.verify(claim, passages, options.threshold),
+        "check": lambda answer, passages: reranker.check(answer, passages, options.threshold),
+    }
+
+
+def _predict(options: argparse.Namespace) -> int:
+    records = (_object(number, line, "premise") for number, line in _progress(_lines(options.file)))
+    for row in NLIReranker(_load(options)).predict(records, output=options.output):
+        print(json.dumps(row.tolist() if hasattr(row, "tolist") else row), flush=True)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from rerank_nli import demo
+
+    passages = demo.read_corpus(options.corpus or demo.CORPUS)
+    query = options.query
+    if query is None and options.corpus is not None:
+        message = "--corpus needs a --query: a claim or a question to ask of it"
+        raise InputError(message)
+    if query is None:
+        query = json.loads(demo.QUERIES.read_text(encoding="utf-8").splitlines()[0])["query"]
+    reranker = _reranker(options)
+    retriever = demo.Retriever(passages, options.retriever)
+    shown = demo.answer(query, passages, retriever, reranker, options.top_k, options.threshold)
+    if options.json:
+        print(json.dumps(shown.to_dict(), ensure_ascii=False))
+        return 0
+    console = require("rich.console", "demo").Console(record=options.svg is not None)
+    console.print(demo.render(shown))
+    if options.svg:
+        console.save_svg(str(options.svg), title=f'rerank-nli demo --query "{query}"')
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from rerank_nli.export import export
+
+    card = json.loads(options.card.read_text(encoding="utf-8")) if options.card else {}
+    manifest = export(options.folder, options.out, int8=not options.fp32, labels=options.labels, card=card)
+    pairs = [(premise, hypothesis) for premise, hypothesis, _ in _PROBES]
+    made = NLIReranker(OnnxEngine(options.out)).predict(pairs, output="logits")
+    source = NLIReranker(TorchEngine(options.folder, options.labels, device="cpu")).predict(pairs, output="logits")
+    size = sum((options.out / name).stat().st_size for name in manifest.files) / 1e6
+    print(f"{options.out}: {size:.1f} MB, {manifest.precision}, labels {', '.join(manifest.labels)}")
+    print(f"largest difference to the source's logits on {len(pairs)} pairs: {abs(made - source).max():.4f}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores")
+    versions = {d.name: d.version for d in importlib.metadata.distributions()}
+    for package in _PACKAGES:
+        print(f"  {package} {versions.get(package, 'is not installed')}")
+    print(f"engines: onnx (CPU), {_torch_status()}")
+    print(f"auto takes {load().name} for the bundled model ({BUNDLED.name}: an ONNX file needs no torch)")
+    return 0 if options.model is None else _probe(options)
+
+
+def _torch_status() -> str:
+    try:
+        torch = require("torch", "torch")
+        require("sentence_transformers", "torch")
+    except MissingExtraError as error:
+        return f"no torch ({error})"
+    return f"torch ({'CUDA' if torch.cuda.is_available() else 'CPU'})"
+
+
+def _probe(options: argparse.Namespace) -> int:
+    """Whether the columns mean what their names say, shown on sentences whose labels nobody doubts."""
+    engine = _load(options)
+    print(f"{options.model}: {engine.name} engine, labels {list(engine.labels.names)}, {engine.max_length} tokens")
+    reranker = NLIReranker(engine)
+    passed = True
+    for premise, hypothesis, expected in _PROBES:
+        row = reranker.predict([(premise, hypothesis)], output="dicts")[0]
+        wanted = expected if expected == "entailment" or not engine.labels.binary else "not entailment"
+        found = row["entailment"] >= 0.5 if engine.labels.binary else max(row, key=row.get) == expected  # noqa: PLR2004
+        good = found if expected == "entailment" or not engine.labels.binary else not found
+        passed = passed and good
+        numbers = ", ".join(f"{name} {p:.3f}" for name, p in row.items() if p is not None)
+        print(f"  {'ok  ' if good else 'FAIL'} {premise!r} → {hypothesis!r}: {wanted} ({numbers})")
+    if not passed:
+        print("  the labels may be in another order than their names say: pass --labels, or use another checkpoint")
+    return 0 if passed else 1
+
+
+def _lines(file: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    if file == "-":
+        yield from _numbered(sys.stdin)
+        return
+    with Path(file).open(encoding="utf-8") as lines:
+        yield from _numbered(lines)
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _passage(line: str) -> Any:  # noqa: ANN401
+    """A line that is a JSON object is a passage with its id; any other is a text."""
+    if line.lstrip().startswith("{"):
+        try:
+            return json.loads(line)
+        except json.JSONDecodeError:
+            return line
+    return line
+
+
+def _object(number: int, line: str, key: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        message = f"line {number} is no JSON ({error}): expected an object with {key!r}"
+        raise InputError(message) from error
+    if not isinstance(record, dict) or key not in record:
+        message = f"line {number}: expected an object with {key!r}, got {line:.80}"
+        raise InputError(message)
+    return record
+
+
+def _progress(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Count on stderr, where that is a terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(lines, unit=" lines", file=sys.stderr, disable=None, leave=False)
+
+
+def _show_ranking(ranking: Ranking) -> str:
+    rows = (f"{p.score:8.4f}  {p.index:5d}  {p.id or '-'}  {' '.join(p.evidence.split())}" for p in ranking)
+    return "\n".join(["   score  index  id  evidence", *rows])
+
+
+def _show_filtered(filtered: Filtered) -> str:
+    return f"kept {len(filtered.kept)}, dropped {len(filtered.dropped)}\n{_show_ranking(filtered.kept)}"
+
+
+def _show_verdict(verdict: Verdict) -> str:
+    lines = [f"{verdict.label} ({verdict.confidence:.4f}): {verdict.claim}"]
+    lines += (f"  + {p.score:.4f}  {' '.join(p.evidence.split())}" for p in verdict.supporting)
+    lines += (f"  - {p.refutation:.4f}  {' '.join((p.refuting_evidence or '').split())}" for p in verdict.refuting)
+    return "\n".join(lines)
+
+
+def _show_grounding(grounding: Grounding) -> str:
+    return "\n".join([*map(_show_verdict, grounding), f"groundedness {grounding.groundedness:.4f}"])
+
+
+_SHOW: dict[str, Callable[[Any], str]] = {
+    "rank": _show_ranking,
+    "filter": _show_filtered,
+    "verify": _show_verdict,
+    "check": _show_grounding,
+}

@@ -1,0 +1,246 @@
+"""The whole job on one screen: retrieve with a bi-encoder and FAISS, rerank and filter by entailment, judge."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, require
+from rerank_nli.manifest import Manifest
+from rerank_nli.scorer import is_question
+
+if TYPE_CHECKING:
+    from rerank_nli.reranker import NLIReranker
+    from rerank_nli.scores import FloatArray
+    from rerank_nli.types import Filtered, RankedPassage, Verdict
+
+__all__ = ["CORPUS", "QUERIES", "Answer", "Passage", "Retriever", "answer", "read_corpus", "render"]
+
+CORPUS = Path(__file__).parent / "demo_corpus" / "passages.jsonl"
+QUERIES = CORPUS.with_name("queries.jsonl")
+_STATIC = Path(__file__).parent / "mini" / "retriever"
+_TEXT_FILES = (".txt", ".md")
+_BAR = 18  # characters of a probability bar
+_EXCERPT = 170  # characters of a passage that are shown
+
+
+class Passage(NamedTuple):
+    """A passage of a corpus."""
+
+    id: str
+    text: str
+
+
+def read_corpus(path: str | Path) -> list[Passage]:
+    """Read passages from JSON lines, a BEIR folder, a text file, or a folder of text files.
+
+    Args:
+        path: .jsonl or .jsonl.gz with "text" and perhaps "_id" or "id" and "title"; a folder with corpus.jsonl(.gz); a
+            .txt or .md file, a passage for each paragraph; a folder of those, a passage for each file.
+
+    Raises:
+        ModelNotFoundError: nothing is there.
+        InputError: it is none of these, or holds no passage; the message names the line.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        beir = [path / name for name in ("corpus.jsonl", "corpus.jsonl.gz") if (path / name).is_file()]
+        files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT_FILES)
+        passages = _json_lines(beir[0]) if beir else [_whole(file, path) for file in files]
+    elif not path.is_file():
+        message = f"no such corpus: {path}"
+        raise ModelNotFoundError(message)
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        passages = _json_lines(path)
+    elif path.suffix in _TEXT_FILES:
+        paragraphs = (p.strip() for p in path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n\n"))
+        passages = [Passage(f"{path.name}:{i}", text) for i, text in enumerate(p for p in paragraphs if p)]
+    else:
+        message = f"{path}: expected .jsonl, .jsonl.gz, .txt, .md, or a folder with corpus.jsonl or text files"
+        raise InputError(message)
+    if not passages:
+        message = f"{path} holds no passages"
+        raise InputError(message)
+    return passages
+
+
+def _whole(file: Path, folder: Path) -> Passage:
+    return Passage(file.relative_to(folder).as_posix(), file.read_text(encoding="utf-8"))
+
+
+def _json_lines(path: Path) -> list[Passage]:
+    passages = []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                row = json.loads(line) if line.strip() else None
+                if row is None:
+                    continue
+                if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                    message = f'{path}, line {number}: expected an object with a "text", got {line.strip():.80}'
+                    raise InputError(message)
+                title = row.get("title") or ""
+                text = f"{title}\n\n{row['text']}" if title else row["text"]
+                passages.append(Passage(str(row.get("_id", row.get("id", number))), text))
+    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        message = f"{path} cannot be read as JSON lines ({error}): look at line {len(passages) + 1} or fetch it again"
+        raise InputError(message) from error
+    return passages
+
+
+class Retriever:
+    """First-stage retrieval: a bi-encoder and a FAISS index over inner products of unit vectors.
+
+    Args:
+        passages: the corpus.
+        name: "static" is the bundled one; else any model that sentence-transformers can load.
+
+    Raises:
+        MissingExtraError: faiss-cpu, model2vec or sentence-transformers is not installed.
+        DamagedModelError: a file of the bundled model is not the one that was made.
+        ModelNotFoundError: no such model.
+    """
+
+    def __init__(self, passages: list[Passage], name: str = "static") -> None:
+        faiss = require("faiss", "demo")
+        self._encoder = _encoder(name)
+        vectors = self._encode([passage.text for passage in passages])  # (n, d)
+        self._index = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(vectors)
+
+    def search(self, query: str, k: int) -> list[tuple[int, float]]:
+        """Position and cosine of the k passages nearest to the query, nearest first."""
+        scores, found = self._index.search(self._encode([query]), k)
+        return [(int(i), float(s)) for i, s in zip(found[0], scores[0], strict=True) if i >= 0]
+
+    def _encode(self, texts: list[str]) -> FloatArray:
+        vectors = np.asarray(self._encoder.encode(texts), dtype=np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _encoder(name: str) -> Any:  # noqa: ANN401 - both libraries are optional
+    if name == "static":
+        model2vec = require("model2vec", "demo")
+        Manifest.read(_STATIC)
+        try:
+            return model2vec.StaticModel.from_pretrained(str(_STATIC))
+        except Exception as error:
+            message = f"the bundled retriever in {_STATIC} cannot be read ({error}): install rerank-nli again"
+            raise DamagedModelError(message) from error
+    sentence_transformers = require("sentence_transformers", "torch")
+    try:
+        return sentence_transformers.SentenceTransformer(name)
+    except Exception as error:
+        first_line = str(error).strip().splitlines()[0]
+        message = f"{name!r} cannot be loaded as a bi-encoder ({first_line}): use 'static', a folder or a Hub id"
+        raise ModelNotFoundError(message) from error
+
+
+class Answer(NamedTuple):
+    """What one query brought: the filter's two sides, and a verdict where the model knows contradiction."""
+
+    query: str
+    filtered: Filtered
+    verdict: Verdict | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON types."""
+        verdict = None if self.verdict is None else {"label": self.verdict.label, "confidence": self.verdict.confidence}
+        return {"query": self.query, "verdict": verdict, **self.filtered.to_dict()}
+
+
+def answer(
+    query: str,
+    passages: list[Passage],
+    retriever: Retriever,
+    reranker: NLIReranker,
+    top_k: int = 10,
+    threshold: float = 0.5,
+) -> Answer:
+    """Retrieve top_k passages for the query, rerank them, filter them and judge."""
+    found = retriever.search(query, top_k)
+    candidates = [passages[i] for i, _ in found]
+    filtered = reranker.filter(query, candidates, threshold, retrieval_scores=[score for _, score in found])
+    binary = reranker.engine.labels.binary
+    return Answer(query, filtered, None if binary else reranker.verify(query, candidates, threshold))
+
+
+def render(shown: Answer) -> Any:  # noqa: ANN401 - rich is optional
+    """A rich renderable: order before and after, probabilities as bars, evidence, verdict, why others went."""
+    require("rich", "demo")
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    for title, options in (
+        ("now", {"justify": "right"}),
+        ("was", {"justify": "right"}),
+        ("entails·neutral·contradicts", {"width": _BAR + 5}),
+        ("passage, with the deciding words", {"ratio": 1}),
+    ):
+        table.add_column(title, header_style="dim", **options)
+    kept, dropped = shown.filtered.kept, shown.filtered.dropped
+    for rank, passage in enumerate((*kept, *dropped), 1):
+        if rank == len(kept) + 1:
+            table.add_row("", "", "", Text(f"── dropped: score under {shown.filtered.threshold:g} ──", style="dim"))
+        inside = rank <= len(kept)
+        table.add_row(
+            Text(str(rank), style="bold" if inside else "dim"),
+            Text(f"{passage.index + 1}", style="dim"),
+            _bar(passage),
+            Text.assemble(_excerpt(passage, inside=inside), ("" if inside else f" {_why(passage)}", "italic yellow")),
+        )
+    return Group(Text.assemble(("“", "dim"), (shown.query, "bold"), ("”  ", "dim"), _headline(shown)), "", table)
+
+
+def _headline(shown: Answer) -> tuple[str, str]:
+    if is_question(shown.query):
+        count = len(shown.filtered.kept)
+        return (f"answered by {count}", "bold green") if count else ("not answered", "bold yellow")
+    if shown.verdict is None:
+        return f"{len(shown.filtered.kept)} support it", "bold"
+    color = {"supported": "green", "refuted": "red", "insufficient": "yellow"}[shown.verdict.label]
+    return f"{shown.verdict.label} ({shown.verdict.confidence:.2f})", f"bold {color}"
+
+
+def _bar(passage: RankedPassage) -> Any:  # noqa: ANN401
+    from rich.text import Text
+
+    parts = ((passage.entailment, "green"), (passage.neutral, "bright_black"), (passage.contradiction, "red"))
+    known = [(p, color) for p, color in parts if p is not None]
+    ends = np.rint(np.cumsum([p for p, _ in known]) * _BAR).astype(int)
+    bar = Text(f"{passage.score:.2f} ")
+    for start, end, (_, color) in zip([0, *ends], ends, known, strict=False):
+        bar.append("█" * (end - start), style=color)
+    return bar.append("░" * (_BAR - int(ends[-1])), style="dim")
+
+
+def _why(passage: RankedPassage) -> str:
+    if passage.refutation is not None and passage.refutation >= 0.5:  # noqa: PLR2004 - more likely than not
+        return f"contradicts ({passage.refutation:.2f})"
+    return "does not say"
+
+
+def _excerpt(passage: RankedPassage, *, inside: bool) -> Any:  # noqa: ANN401
+    from rich.text import Text
+
+    refutes = not inside and passage.refutation_span is not None and (passage.refutation or 0) > passage.entailment
+    span = passage.refutation_span if refutes and passage.refutation_span else passage.span
+    room = max(0, _EXCERPT - (span.end - span.start))
+    start = max(0, min(span.start - room // 2, len(passage.text) - _EXCERPT))
+    end = min(len(passage.text), max(start + _EXCERPT, span.start + _EXCERPT))
+    text = Text("" if start == 0 else "… ", style="" if inside else "dim")
+    text.append(_one_line(passage.text[start : span.start]))
+    style = ("black on green" if inside else "red") if inside or refutes else ""
+    text.append(_one_line(passage.text[span.start : min(span.end, end)]), style=style)
+    text.append(_one_line(passage.text[span.end : end]))
+    return text.append("" if end == len(passage.text) else " …")
+
+
+def _one_line(text: str) -> str:
+    return "".join(" " if c.isspace() else c for c in text)
