@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent
 RESULT = ROOT / "results" / "retriever.json"
 BUNDLED = ROOT.parent / "rerank_nli" / "mini" / "retriever"
-DIMS = (128, 192, 256, 304, 384)
+DIMS = (128, 192, 256, 304, 320, 384)
 LIMIT = 10_000_000  # bytes that the bundled folder may take
 DEPTH = 100
 
@@ -118,16 +118,17 @@ def static_row(folder: Path, collection: Collection) -> dict[str, Any]:
     start = time.perf_counter()
     model = StaticModel.from_pretrained(folder)
     loading = round(time.perf_counter() - start, 2)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     found, seconds = measure(lambda texts: model.encode(texts, use_multiprocessing=False), collection)
     return {
-        "model": json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["name"],
+        "model": manifest["name"],
         "settings": {
             "dims": model.dim,
             "sif": model.config["sif_coefficient"],
             "precision": model.embedding_dtype,
             "max_length": model.max_length,
         },
-        "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+        "bytes": sum((folder / name).stat().st_size for name in manifest["files"]),
         "metrics": found,
         "seconds": {"load": loading, "encode passages": seconds},
     }

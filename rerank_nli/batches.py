@@ -79,6 +79,7 @@ def in_batches(
     pairs: Sequence[tuple[Tokens, Tokens]],
     logits: Callable[[Sequence[tuple[Tokens, Tokens]]], FloatArray],
     batch_tokens: int,
+    special: int = 0,
 ) -> FloatArray:
     """Logits of all pairs, in their order.
 
@@ -86,6 +87,7 @@ def in_batches(
         pairs: m pairs, at least one.
         logits: an engine's, for one batch.
         batch_tokens: most tokens of a padded batch; a pair over it makes a batch of its own.
+        special: special tokens of a pair.
 
     Returns:
         (m, C).
@@ -93,7 +95,7 @@ def in_batches(
     Raises:
         MemoryError: a single pair does not fit.
     """
-    lengths = np.array([len(a) + len(b) for a, b in pairs])
+    lengths = np.array([special + len(a) + len(b) for a, b in pairs])
     order = np.argsort(lengths, kind="stable")[::-1]  # the longest first: what does not fit shows at once
     parts = [
         part for batch in _cut(order, lengths, batch_tokens) for part in _halving([pairs[i] for i in batch], logits)

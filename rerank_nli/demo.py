@@ -57,7 +57,7 @@ def read_corpus(path: str | Path) -> list[Passage]:
     elif path.name.endswith((".jsonl", ".jsonl.gz")):
         passages = _json_lines(path)
     elif path.suffix in _TEXT_FILES:
-        paragraphs = (p.strip() for p in path.read_text(encoding="utf-8").replace("\r\n", "\n").split("\n\n"))
+        paragraphs = (p.strip() for p in _text(path).replace("\r\n", "\n").split("\n\n"))
         passages = [Passage(f"{path.name}:{i}", text) for i, text in enumerate(p for p in paragraphs if p)]
     else:
         message = f"{path}: expected .jsonl, .jsonl.gz, .txt, .md, or a folder with corpus.jsonl or text files"
@@ -69,7 +69,15 @@ def read_corpus(path: str | Path) -> list[Passage]:
 
 
 def _whole(file: Path, folder: Path) -> Passage:
-    return Passage(file.relative_to(folder).as_posix(), file.read_text(encoding="utf-8"))
+    return Passage(file.relative_to(folder).as_posix(), _text(file))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        message = f"{path} is not UTF-8 ({error}): save it in that encoding"
+        raise InputError(message) from error
 
 
 def _json_lines(path: Path) -> list[Passage]:

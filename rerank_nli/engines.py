@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import os
 import re
 from pathlib import Path
@@ -14,16 +13,27 @@ import numpy as np
 
 from rerank_nli.batches import PairTemplate
 from rerank_nli.calibration import Calibration
-from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, ModelNotFoundError, one_of, require
-from rerank_nli.export import convert_tokenizer, export
+from rerank_nli.checkpoints import (
+    ONNX,
+    WEIGHTS,
+    cached,
+    find,
+    locate,
+    max_length,
+    no_progress_bars,
+    read_json,
+    read_tokenizer,
+    require_classifier,
+    shards,
+)
+from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, one_of, require
+from rerank_nli.export import export
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
 from rerank_nli.windows import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from tokenizers import Tokenizer
 
     from rerank_nli.scores import FloatArray
 
@@ -32,8 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["BUNDLED", "ENGINES", "Engine", "FunctionEngine", "OnnxEngine", "TorchEngine", "load"]
 
 BUNDLED = Path(__file__).parent / "mini" / "nli"
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_ONNX = ("model.onnx", "onnx/model.onnx")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without word spaces
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
@@ -131,11 +139,11 @@ class _FolderEngine:
         self.folder = folder
         self._given_labels = None if labels is None else tuple(labels)
         manifest = Manifest.read(folder)
-        config = _read_json(folder / "config.json")
+        config = read_json(folder / "config.json")
         id2label = dict(enumerate(manifest.labels)) if manifest else config.get("id2label")
         self.labels = Labels.resolve(id2label, labels)
-        self._tokenizer, pad_id = _read_tokenizer(folder, config)
-        self.max_length = manifest.max_length if manifest else _max_length(folder, config)
+        self._tokenizer, pad_id = read_tokenizer(folder, config)
+        self.max_length = manifest.max_length if manifest else max_length(folder, config)
         self.window = manifest.window if manifest else None
         self.temperature = manifest.temperature if manifest else 1.0
         self.precision = manifest.precision if manifest else "fp32"
@@ -175,11 +183,12 @@ class OnnxEngine(_FolderEngine):
     def __init__(
         self, path: str | Path = BUNDLED, labels: Sequence[str] | None = None, *, threads: int | None = None
     ) -> None:
-        path = Path(path)
-        self.file = path if path.suffix == ".onnx" else _find(path, _ONNX)
+        path = self._path = Path(path)
+        self.file = find(path.parent, [path.name]) if path.suffix == ".onnx" else find(path, ONNX)
         folder = path
         if path.suffix == ".onnx":
-            folder = path.parent if (path.parent / "tokenizer.json").is_file() else path.parent.parent
+            inner = path.parent.name == "onnx" and not (path.parent / "tokenizer.json").is_file()
+            folder = path.parent.parent if inner else path.parent
         super().__init__(folder, labels)
         self.threads = threads
         self._opened: tuple[int, Any] = (0, None)  # process id, session
@@ -190,14 +199,12 @@ class OnnxEngine(_FolderEngine):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the file anew."""
-        opened = functools.partial(OnnxEngine, threads=self.threads)
-        path = self.folder if self.file == _find(self.folder, _ONNX) else self.file
-        return opened, (path, self._given_labels)
+        return functools.partial(OnnxEngine, threads=self.threads), (self._path, self._given_labels)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Sha256 of the ONNX file."""
-        return sha256(self.file)
+        """Sha256 of the ONNX file, with the weights that may stand in a file beside it."""
+        return sha256(self.file, *sorted(self.file.parent.glob(f"{self.file.name}[._]data*")))
 
     def logits(self, pairs: Pairs) -> FloatArray:
         """(m, C) for one batch of (premise, hypothesis)."""
@@ -262,11 +269,17 @@ class TorchEngine(_FolderEngine):
     ) -> None:
         one_of("dtype", dtype, ("auto", "fp32", "bf16", "fp16"))
         folder = Path(folder)
-        self._weights = _find(folder, _WEIGHTS)
+        self._weights = find(folder, WEIGHTS)
+        require_classifier(folder, read_json(folder / "config.json"))
         super().__init__(folder, labels)
         torch = require("torch", "torch")
         cuda = torch.cuda.is_available()
         self.device = ("cuda" if cuda else "cpu") if device == "auto" else device
+        try:
+            torch.empty(0, device=self.device)
+        except (AssertionError, RuntimeError) as error:
+            message = f"device={device!r} cannot be used here ({error}): use device='auto'"
+            raise InputError(message) from error
         self.precision = ("bf16" if self.device.startswith("cuda") else "fp32") if dtype == "auto" else dtype
         self.threads = threads
         if threads is not None:
@@ -281,8 +294,8 @@ class TorchEngine(_FolderEngine):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Sha256 of the weights file, or of the index of a sharded one."""
-        return sha256(self._weights)
+        """Sha256 of the weights, of all their shards if there are several."""
+        return sha256(*shards(self._weights))
 
     def logits(self, pairs: Pairs) -> FloatArray:
         """(m, C) for one batch of (premise, hypothesis)."""
@@ -304,24 +317,23 @@ class TorchEngine(_FolderEngine):
 
     def _open(self, torch: Any) -> Any:  # noqa: ANN401
         sentence_transformers = require("sentence_transformers", "torch")
-        bars = require("transformers.utils.logging", "torch")
-        shown = bars.is_progress_bar_enabled()
-        bars.disable_progress_bar()
         types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         try:
-            encoder = sentence_transformers.CrossEncoder(
-                str(self.folder),
-                device=self.device,
-                local_files_only=True,
-                trust_remote_code=False,
-                model_kwargs={"dtype": types[self.precision]},
-            )
+            with no_progress_bars():
+                encoder = sentence_transformers.CrossEncoder(
+                    str(self.folder),
+                    device=self.device,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    model_kwargs={"dtype": types[self.precision]},
+                )
         except Exception as error:
             message = f"the weights in {self.folder} cannot be read ({error}): fetch them again"
             raise DamagedModelError(message) from error
-        finally:
-            if shown:
-                bars.enable_progress_bar()
+        outputs = encoder.model.config.num_labels
+        if outputs != len(self.labels.names):
+            message = f"{self.folder} has {outputs} outputs, but {len(self.labels.names)} labels: {self.labels.names}"
+            raise InputError(message)
         return encoder.model.eval()
 
 
@@ -363,7 +375,7 @@ def load(
             message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
             raise InputError(message)
         return OnnxEngine(BUNDLED, labels, threads=threads)
-    path = _locate(model, revision)
+    path = locate(model, revision)
     if engine == "auto":
         engine = _choose(path)
     if engine == "torch":
@@ -371,136 +383,28 @@ def load(
     if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
         message = f"device={device!r}, dtype={dtype!r}: the ONNX engine computes in fp32 on the CPU; use engine='torch'"
         raise InputError(message)
-    if path.is_dir() and not any((path / name).is_file() for name in _ONNX):
+    if path.is_dir() and not any((path / name).is_file() for name in ONNX):
         path = _exported(path, labels)
     return OnnxEngine(path, labels, threads=threads)
-
-
-def _locate(model: str | Path, revision: str | None) -> Path:
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
-    if (
-        isinstance(model, Path)
-        or model.startswith((".", "/", "~", "\\"))
-        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
-    ):
-        message = f"no such folder: {path}"
-        raise ModelNotFoundError(message)
-    import huggingface_hub
-
-    wanted = ["*.json", "*.txt", "*.model", *_ONNX, "*.onnx_data", "*.safetensors"]
-    try:
-        folder = Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=wanted))
-        if not any((folder / name).is_file() for name in (*_ONNX, *_WEIGHTS)):
-            huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=["pytorch_model*.bin"])
-    except Exception as error:
-        cache = huggingface_hub.constants.HF_HUB_CACHE
-        message = f"{model!r} is no folder here and was not found on the Hub or in its cache, {cache} ({error})"
-        raise ModelNotFoundError(message.replace("\n", " ")) from error
-    return folder
 
 
 def _choose(path: Path) -> str:
     if path.suffix == ".onnx":
         return "onnx"
-    onnx = any((path / name).is_file() for name in _ONNX)
-    weights = any((path / name).is_file() for name in _WEIGHTS)
+    onnx = any((path / name).is_file() for name in ONNX)
+    weights = any((path / name).is_file() for name in WEIGHTS)
     if importlib.util.find_spec("torch") and weights and (not onnx or require("torch", "torch").cuda.is_available()):
         return "torch"
     return "onnx"
 
 
-def _find(folder: Path, names: Sequence[str]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else "not a folder"
-    message = f"{folder} has none of {', '.join(names)} (it has: {there})"
-    raise ModelNotFoundError(message)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        message = f"{path} is no JSON object ({error}): fetch it again"
-        raise DamagedModelError(message) from error
-
-
-def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int]:
-    """The tokenizer without truncation or padding of its own, and the id that it pads with."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        path = _converted_tokenizer(folder)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        message = f"{path} cannot be read as a tokenizer ({error}): fetch it again"
-        raise DamagedModelError(message) from error
-    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else config.get("pad_token_id") or 0
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # "[SEP]" in a passage is text: it must not end the premise
-    return tokenizer, int(pad_id)
-
-
-def _max_length(folder: Path, config: dict[str, Any]) -> int:
-    tokenizer = _read_json(folder / "tokenizer_config.json").get("model_max_length")
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.get("pad_token_id", 1) + 1  # these count positions from the one after padding
-    return min(int(length) for length in (tokenizer, positions, 1e9) if length) if tokenizer or positions else 512
-
-
-def _cache() -> Path:
-    root = os.environ.get("RERANK_NLI_CACHE")
-    if root:
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank-nli"
-
-
-def _cached(folder: Path, weights: Path, name: str, make: Callable[[Path], object]) -> Path:
-    """A file or folder made from a checkpoint, kept in the user's cache: the model's own folder is never written to."""
-    target = _cache() / sha256(weights)[:32] / name
-    if not target.exists():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            make(target)
-        except OSError as error:
-            if isinstance(error, ModelNotFoundError):
-                raise
-            message = (
-                f"cannot write {target} for {folder} ({error}): set RERANK_NLI_CACHE to a folder that can be written"
-            )
-            raise ModelNotFoundError(message) from error
-    return target
-
-
 def _exported(folder: Path, labels: Sequence[str] | None) -> Path:
+    """An ONNX form of a checkpoint that has none, made once."""
+
     def make(target: Path) -> None:
         export(folder, target, int8=False, labels=labels)
 
-    return _cached(folder, _find(folder, _WEIGHTS), "onnx", make)
-
-
-def _converted_tokenizer(folder: Path) -> Path:
-    sources = ("vocab.txt", "spm.model", "sentencepiece.bpe.model", "vocab.json", "tokenizer.model", "spiece.model")
-    source = next((folder / name for name in sources if (folder / name).is_file()), None)
-    if source is None:
-        message = f"{folder} has no tokenizer.json, nor one of {', '.join(sources)}: add the model's tokenizer"
-        raise ModelNotFoundError(message)
-
-    def make(target: Path) -> None:
-        partial = target.with_name(f"{target.name}.{os.getpid()}")
-        convert_tokenizer(folder, partial)
-        partial.replace(target)
-
-    return _cached(folder, source, "tokenizer.json", make)
+    return cached(folder, shards(find(folder, WEIGHTS)), labels, "onnx", make)
 
 
 def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Tokens:

@@ -6,7 +6,8 @@ beside it. Here only weights are rounded, once, and a score depends on its own p
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, require_classifier
 from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, require
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
@@ -21,7 +23,7 @@ from rerank_nli.manifest import Manifest, sha256
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["convert_tokenizer", "export"]
+__all__ = ["export"]
 
 _OPSET = 18
 _SMALLEST = 4096  # tensors with fewer numbers stay in fp32: they weigh nothing and matter most
@@ -65,13 +67,14 @@ def export(
         bundle = Path(scratch) / "bundle"
         bundle.mkdir()
         convert_tokenizer(folder, bundle / "tokenizer.json")
-        _write_graph(model, bundle / "model.onnx")
+        longest = max_length(folder, model.config.to_dict())
+        _write_graph(model, bundle / "model.onnx", longest)
         if int8:
             _store_int8(bundle / "model.onnx")
         manifest = Manifest(
             **{"name": folder.name, "version": "0", **(card or {})},
             labels=list(resolved.names),
-            max_length=int(model.config.max_position_embeddings),
+            max_length=longest,
             precision="int8 weights, fp32 compute" if int8 else "fp32",
             files={name: sha256(bundle / name) for name in ("model.onnx", "tokenizer.json")},
         )
@@ -80,53 +83,37 @@ def export(
     return manifest
 
 
-def convert_tokenizer(folder: Path, target: Path) -> None:
-    """Write the folder's tokenizer as one tokenizer.json without truncation and padding.
-
-    Raises:
-        ModelNotFoundError: the folder holds none that can be read.
-    """
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = require("tokenizers", "export").Tokenizer.from_file(str(folder / "tokenizer.json"))
-    else:
-        try:
-            slow = require("transformers", "torch").AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            tokenizer = slow.backend_tokenizer
-        except (OSError, ValueError, AttributeError) as error:
-            message = f"{folder} holds no tokenizer that can be read ({error}): add its tokenizer.json"
-            raise ModelNotFoundError(message) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.save(str(target))
-
-
 def _read_checkpoint(folder: Path) -> Any:  # noqa: ANN401 - torch is optional, so its types cannot be named here
     if not (folder / "config.json").is_file():
         message = f"{folder} is not a checkpoint folder: it has no config.json"
         raise ModelNotFoundError(message)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or []):
-        message = f"{folder} holds {config.get('architectures')}, not a sequence classifier: use an NLI checkpoint"
-        raise InputError(message)
+    config = read_json(folder / "config.json")
+    require_classifier(folder, config)
     transformers = require("transformers", "export")
     try:
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=False,
-            attn_implementation="eager",
-            dtype=require("torch", "export").float32,
-        )
+        with no_progress_bars():
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                attn_implementation="eager",
+                dtype=require("torch", "export").float32,
+                output_loading_info=True,
+            )
     except OSError as error:
         message = f"{folder} holds no weights that can be read: {error}"
         raise ModelNotFoundError(message) from error
     except Exception as error:
         message = f"the weights in {folder} are damaged ({error}): fetch them again"
         raise DamagedModelError(message) from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        message = f"the weights in {folder} are incomplete (missing: {missing}): fetch them again"
+        raise DamagedModelError(message)
     return model.eval()
 
 
-def _write_graph(model: Any, path: Path) -> None:  # noqa: ANN401
+def _write_graph(model: Any, path: Path, longest: int) -> None:  # noqa: ANN401
     torch = require("torch", "export")
     require("onnxscript", "export")
     example = torch.ones((2, 16), dtype=torch.int64)
@@ -134,15 +121,19 @@ def _write_graph(model: Any, path: Path) -> None:  # noqa: ANN401
     if getattr(model.config, "type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = torch.zeros_like(example)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
-    length = torch.export.Dim("length", min=2, max=int(model.config.max_position_embeddings))
+    length = torch.export.Dim("length", min=2, max=longest)
 
     class Logits(torch.nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None) -> Any:  # noqa: ANN401
             types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
             return model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
 
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.ExitStack() as after:
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals, and logs them
+        after.callback(log.setLevel, level)
+        log.setLevel(logging.ERROR)
         torch.onnx.export(
             Logits().eval(),
             kwargs=inputs,

@@ -75,15 +75,35 @@ class Manifest:
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Write manifest.json."""
+        """Write manifest.json, and the same for people as the model card, README.md."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         (folder / NAME).write_text(text + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(self.card(), encoding="utf-8")
+
+    def card(self) -> str:
+        """The model card, in Markdown."""
+        facts = {
+            "Base": f"{self.base.get('model', 'not stated')} ({self.base.get('licence', 'licence not stated')})",
+            "Outputs": ", ".join(self.labels),
+            "Longest input": f"{self.max_length} tokens",
+            "Judges at once": "as much as it takes" if self.window is None else f"{self.window} tokens of a passage",
+            "Stored as": self.precision,
+            "Temperature": f"{self.temperature:g}",
+        }
+        lines = [f"# {self.name} {self.version}", ""]
+        lines += (f"- {name}: {fact}" for name, fact in facts.items() if fact)
+        lines += ["", "## Trained on", ""]
+        lines += [f"- {d['name']} ({d['licence']})" for d in self.data] or ["Not stated."]
+        lines += ["", "## Measured", ""]
+        lines += [f"- {name}: {figure}" for name, figure in self.scores.items()] or ["Not measured."]
+        return "\n".join(lines) + "\n"
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+def sha256(*paths: Path) -> str:
+    """Hex digest of a file, or of several one after the other."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli import grounding
+from rerank_nli import grounding, inputs
 from rerank_nli.engines import load
 from rerank_nli.errors import InputError, InputTypeError, one_of, require
 from rerank_nli.labels import COLUMNS
@@ -74,7 +74,7 @@ class NLIReranker:
         pool: str = "max",
         calibration: str | os.PathLike[str] | Calibration | None = "auto",
         cache_size: int = 10_000,
-        batch_tokens: int = 16_384,
+        batch_tokens: int = 4_096,
     ) -> None:
         if normalize is not None:
             one_of("normalize", normalize, NORMALIZATIONS)
@@ -137,8 +137,8 @@ class NLIReranker:
             InputError: a blank query, top_k below 1, retrieval scores of another length or not finite.
             QueryTooLongError: the query leaves fewer than 32 tokens for a passage.
         """
-        query, passages = _query_and_passages(query, passages)
-        _check_top_k(top_k)
+        query, passages = inputs.query_and_passages(query, passages)
+        inputs.check_top_k(top_k)
         ranking = self._rank_all([query], [passages], retrieval_scores=retrieval_scores, fuse=fuse, alpha=alpha)[0]
         return replace(ranking, passages=ranking.passages[:top_k])
 
@@ -146,8 +146,8 @@ class NLIReranker:
         self, queries: Iterable[str], passage_lists: Iterable[Iterable[Any]], top_k: int | None = None
     ) -> list[Ranking]:
         """Rank several queries' passages in one stream of batches; arguments and errors as `rank`."""
-        _check_top_k(top_k)
-        queries, lists = _listed("queries", queries), _listed("passage_lists", passage_lists)
+        inputs.check_top_k(top_k)
+        queries, lists = inputs.listed("queries", queries), inputs.listed("passage_lists", passage_lists)
         if len(queries) != len(lists):
             message = f"{len(queries)} queries, but {len(lists)} lists of passages: give one list for each query"
             raise InputError(message)
@@ -183,8 +183,8 @@ class NLIReranker:
             InputError: a threshold out of range, an unknown `keep`; and as `rank`.
             LabelError: `keep` needs contradiction and the model has two labels.
         """
-        query, passages = _query_and_passages(query, passages)
-        _check_top_k(top_k)
+        query, passages = inputs.query_and_passages(query, passages)
+        inputs.check_top_k(top_k)
         one_of("keep", keep, KEEPS)
         kind = self._scorer.kind
         if keep != "entailment":
@@ -244,8 +244,8 @@ class NLIReranker:
         Raises:
             InputError, InputTypeError, QueryTooLongError: as `rank`.
         """
-        _check_top_k(top_k)
-        answers, passages = _listed("answers", answers), _listed("passages", passages)
+        inputs.check_top_k(top_k)
+        answers, passages = inputs.listed("answers", answers), inputs.listed("passages", passages)
         for index, text in enumerate([question, *answers]):
             if not isinstance(text, str) or not text.strip():
                 where = f"answer {index - 1}" if index else "the question"
@@ -288,7 +288,9 @@ class NLIReranker:
                 message = f"the frame has no column {missing}: it has {list(frame.columns)}"
                 raise InputError(message)
             pairs = zip(frame["premise"], frame["hypothesis"], strict=True)
-        return self._predict([_pair(index, pair) for index, pair in enumerate(_listed("pairs", pairs))], output)
+        return self._predict(
+            [inputs.pair(index, pair) for index, pair in enumerate(inputs.listed("pairs", pairs))], output
+        )
 
     async def arank(self, *args: Any, **kwargs: Any) -> Ranking:  # noqa: ANN401
         """`rank` in a thread: the event loop goes on."""
@@ -322,12 +324,12 @@ class NLIReranker:
                 message = f"query {index} must be a text, got {query!r}"
                 raise InputTypeError(message)
         of_list = [f" of list {k}" if many else "" for k in range(len(queries))]
-        lists = [_listed(f"passages{of}", passages) for of, passages in zip(of_list, passage_lists, strict=True)]
+        lists = [inputs.listed(f"passages{of}", passages) for of, passages in zip(of_list, passage_lists, strict=True)]
         read = [
-            [_text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
+            [inputs.text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
             for of, passages in zip(of_list, lists, strict=True)
         ]
-        retrieval = _retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
+        retrieval = inputs.retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
         scored = self._scorer.score(queries, [[text for text, _ in texts] for texts in read], kind)
         return [
             self._ranking(query, passages, texts, numbers, retrieval, fuse, alpha, kind)
@@ -374,7 +376,7 @@ class NLIReranker:
     def _verdicts(self, claims: Sequence[str], passages: Iterable[Any], threshold: float) -> list[Verdict]:
         self.engine.labels.require_contradiction("a verdict")
         threshold = check_threshold(threshold, "entailment")
-        passages = _listed("passages", passages)
+        passages = inputs.listed("passages", passages)
         rankings = self._rank_all(claims, [passages] * len(claims), kind="entailment")
         return [grounding.verdict(claim, ranking, threshold) for claim, ranking in zip(claims, rankings, strict=True)]
 
@@ -392,88 +394,12 @@ class NLIReranker:
         return dicts if output == "dicts" else require("pandas", "eval").DataFrame(dicts, columns=list(COLUMNS))
 
     def _predict_stream(self, pairs: Iterator[Any], output: str) -> Iterator[Any]:
-        numbered = (_pair(index, pair) for index, pair in enumerate(pairs))
+        numbered = (inputs.pair(index, pair) for index, pair in enumerate(pairs))
         for first in count(step=_CHUNK):
             chunk = list(islice(numbered, _CHUNK))
             if not chunk:
                 return
             yield from self._predict(chunk, output, first)
-
-
-def _query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    if isinstance(query, Mapping):
-        if passages is not None or not {"query", "candidates"} <= set(query):
-            message = f"a mapping must hold 'query' and 'candidates' and stand alone, got the keys {sorted(query)}"
-            raise InputTypeError(message)
-        return query["query"], query["candidates"]
-    return query, passages
-
-
-def _listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        message = f"{what} must be a list of them, got {values!r:.80}"
-        raise InputTypeError(message)
-    return list(values)
-
-
-def _text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
-    if isinstance(passage, str):
-        return passage, None
-    if isinstance(passage, Mapping):
-        text, found = passage.get("text"), passage.get("id")
-    elif isinstance(passage, tuple | list) and len(passage) == 2:  # noqa: PLR2004 - (id, text)
-        found, text = passage
-    else:
-        text = getattr(passage, "text", None)
-        text = getattr(passage, "page_content", None) if text is None else text
-        found = getattr(passage, "id", None)
-    if not isinstance(text, str):
-        message = (
-            f"{which} must be a text, (id, text), a mapping with 'text' or an object with .text or "
-            f".page_content, got {passage!r:.80}"
-        )
-        raise InputTypeError(message)
-    return text, found
-
-
-def _pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
-    if isinstance(pair, Mapping):
-        pair = (pair.get("premise"), pair.get("hypothesis"))
-    whole = isinstance(pair, tuple | list) and len(pair) == 2  # noqa: PLR2004
-    if not whole or not all(isinstance(text, str) for text in pair):
-        message = (
-            f"pair {index} must be (premise, hypothesis) or a mapping with those keys, texts both; got {pair!r:.80}"
-        )
-        raise InputTypeError(message)
-    return pair[0], pair[1]
-
-
-def _check_top_k(top_k: int | None) -> None:
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-        message = f"top_k={top_k!r}: expected a count from 1, or None for all"
-        raise InputError(message)
-
-
-def _retrieval(scores: Sequence[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:
-    if fuse is not None:
-        one_of("fuse", fuse, FUSIONS)
-        if scores is None:
-            message = f"fuse={fuse!r} needs retrieval_scores, one for each passage"
-            raise InputError(message)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 <= alpha <= 1:
-            message = f"alpha={alpha!r}: expected a number in 0..1, the weight of the score against the retriever's"
-            raise InputError(message)
-    if scores is None:
-        return None
-    listed = _listed("retrieval_scores", scores)
-    if len(listed) != wanted:
-        message = f"{len(listed)} retrieval_scores, but {wanted} passages: give one score for each passage"
-        raise InputError(message)
-    for index, score in enumerate(listed):
-        if isinstance(score, bool) or not isinstance(score, int | float | np.number) or not np.isfinite(score):
-            message = f"retrieval score {index} must be a finite number, got {score!r}"
-            raise InputError(message)
-    return np.array(listed, dtype=np.float64)
 
 
 def _compared(passage: RankedPassage, keep: str) -> float:

@@ -166,7 +166,7 @@ class Scorer:
             cuts.append([])
             for text in passages:
                 tokens = tokenized[text]
-                cut = windows(tokens, budget)
+                cut = windows(tokens, budget) if text.strip() else []
                 pairs += (pair for w in cut for form in hypotheses for pair in self._directed(tokens.cut(w), form))
                 cuts[-1].append(_Cut([w.span for w in cut], rows))
                 rows += len(cut)

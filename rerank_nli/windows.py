@@ -24,7 +24,7 @@ _CLOSERS = r"""["'”’»)\]」』）】]*"""
 _BOUNDARY = re.compile(
     rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?=\s)"
     rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
-    r"|(?:\r\n?|\n)(?=[^\S\r\n]*(?:[\r\n]|[-*•–]\s|\d+[.)]\s))"  # a blank line or a list item
+    r"|(?:\r\n|\n|\r(?!\n))(?=[^\S\r\n]*(?:[\r\n]|[-*•–]\s|\d+[.)]\s))"  # a blank line or a list item
     r"|[\v\f\u2028\u2029]"
 )
 _ABBREVIATION = re.compile(
@@ -153,7 +153,8 @@ def _units(tokens: Tokens, budget: int) -> Iterator[Window]:
         if last - first > budget:
             yield from _pieces(tokens, first, last, max(1, budget // 2))
         elif last > first:
-            yield Window(first, last, span)
+            start = min(span.start, int(tokens.spans[first, 0]))  # a token may begin in the sentence before
+            yield Window(first, last, _trim(tokens.text, start, span.end))
 
 
 def _pieces(tokens: Tokens, first: int, last: int, size: int) -> Iterator[Window]:

@@ -1,0 +1,56 @@
+# make demo   the point of it, on one screen        make test   the tests
+# make check  what CI runs beside the tests          make figures DIR=…  every figure in the README and docs
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+  BIN := .venv/Scripts
+else
+  BIN := .venv/bin
+endif
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check format wheel figures clean
+
+.venv/demo.done: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[demo]'
+	@echo demo > $@
+
+# torch first and alone, at the pinned version: a CPU build is taken where one is at hand
+.venv/dev.done: .venv/demo.done constraints-dev.txt requirements-dev.txt
+	$(PIP) --constraint constraints-dev.txt torch
+	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,torch]' --requirement requirements-dev.txt
+	@echo dev > $@
+
+demo: .venv/demo.done
+	@$(BIN)/rerank-nli demo
+
+test: .venv/dev.done
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: .venv/dev.done wheel
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev.done
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The built wheel, alone in a bare environment without extras.
+wheel: .venv/dev.done
+	$(BIN)/python scripts/smoke_test_wheel.py
+
+figures: .venv/dev.done
+	$(BIN)/python benchmarks/demo_corpus.py
+	$(BIN)/python benchmarks/accuracy.py --data $(DIR)
+	$(BIN)/python benchmarks/templates.py --data $(DIR)
+	$(BIN)/python benchmarks/windows.py --data $(DIR)
+	$(BIN)/python benchmarks/retriever.py --data $(DIR)
+
+clean:
+	rm -rf .venv dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: bundle
+bundle: .venv/dev.done
+	rm -rf rerank_nli/mini/nli
+	$(BIN)/rerank-nli export $(CHECKPOINT) -o rerank_nli/mini/nli --card scripts/nli-mini.json

@@ -1,0 +1,98 @@
+"""What callers may pass: queries, passages of several forms, pairs, counts and retrieval scores, checked and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerank_nli.errors import InputError, InputTypeError, one_of
+from rerank_nli.scores import FUSIONS
+
+if TYPE_CHECKING:
+    from rerank_nli.scores import FloatArray
+
+__all__ = ["check_top_k", "listed", "pair", "query_and_passages", "retrieval", "text_and_id"]
+
+
+def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """Both, from two arguments or from one mapping {"query", "candidates"}."""
+    if isinstance(query, Mapping):
+        if passages is not None or not {"query", "candidates"} <= set(query):
+            message = f"a mapping must hold 'query' and 'candidates' and stand alone, got the keys {list(query)}"
+            raise InputTypeError(message)
+        return query["query"], query["candidates"]
+    return query, passages
+
+
+def listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
+    """Several of something as a list: a text or a mapping is one thing, and refused."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        message = f"{what} must be a list of them, got {values!r:.80}"
+        raise InputTypeError(message)
+    return list(values)
+
+
+def text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
+    """The text of a passage in any of its forms, and its id if it has one."""
+    if isinstance(passage, str):
+        return passage, None
+    if isinstance(passage, Mapping):
+        text, found = passage.get("text"), passage.get("id")
+    elif isinstance(passage, tuple | list) and len(passage) == 2:  # noqa: PLR2004 - (id, text)
+        found, text = passage
+    else:
+        text = getattr(passage, "text", None)
+        text = getattr(passage, "page_content", None) if text is None else text
+        found = getattr(passage, "id", None)
+    if not isinstance(text, str):
+        message = (
+            f"{which} must be a text, (id, text), a mapping with 'text' or an object with .text or "
+            f".page_content, got {passage!r:.80}"
+        )
+        raise InputTypeError(message)
+    return text, found
+
+
+def pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
+    """Premise and hypothesis of a pair in either of its forms."""
+    if isinstance(pair, Mapping):
+        pair = (pair.get("premise"), pair.get("hypothesis"))
+    whole = isinstance(pair, tuple | list) and len(pair) == 2  # noqa: PLR2004
+    if not whole or not all(isinstance(text, str) for text in pair):
+        message = (
+            f"pair {index} must be (premise, hypothesis) or a mapping with those keys, texts both; got {pair!r:.80}"
+        )
+        raise InputTypeError(message)
+    return pair[0], pair[1]
+
+
+def check_top_k(top_k: int | None) -> None:
+    """Refuse what is no count."""
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        message = f"top_k={top_k!r}: expected a count from 1, or None for all"
+        raise InputError(message)
+
+
+def retrieval(scores: Sequence[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:
+    """Retrieval scores as (n,), finite, with what fusing them needs."""
+    if fuse is not None:
+        one_of("fuse", fuse, FUSIONS)
+        if scores is None:
+            message = f"fuse={fuse!r} needs retrieval_scores, one for each passage"
+            raise InputError(message)
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 <= alpha <= 1:
+            message = f"alpha={alpha!r}: expected a number in 0..1, the weight of the score against the retriever's"
+            raise InputError(message)
+    if scores is None:
+        return None
+    values = listed("retrieval_scores", scores)
+    if len(values) != wanted:
+        message = f"{len(values)} retrieval_scores, but {wanted} passages: give one score for each passage"
+        raise InputError(message)
+    for index, score in enumerate(values):
+        if isinstance(score, bool) or not isinstance(score, int | float | np.number) or not np.isfinite(score):
+            message = f"retrieval score {index} must be a finite number, got {score!r}"
+            raise InputError(message)
+    return np.array(values, dtype=np.float64)

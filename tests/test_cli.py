@@ -1,0 +1,222 @@
+"""The command line, run as a user would, on the bundled model."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rerank_nli.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PASSAGES = 'A tabby cat is asleep on the mat.\n{"id": "b", "text": "No cat is asleep."}\n\nThe mat is blue.\n'
+
+
+@pytest.fixture
+def passages(tmp_path: Path) -> str:
+    file = tmp_path / "passages.txt"
+    file.write_text(PASSAGES, encoding="utf-8")
+    return str(file)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(arguments)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_rank_shows_the_best_first(capsys: pytest.CaptureFixture[str], passages: str) -> None:
+    """`rank --query` prints a row for each passage, the entailing one first."""
+    status, out, err = run(capsys, "rank", "--query", "A cat is sleeping.", passages)
+    rows = out.splitlines()
+    assert (status, err, len(rows)) == (0, "", 1 + 3)
+    assert "tabby" in rows[1]
+
+
+def test_rank_reads_json_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --query each line of stdin is a record and each line of stdout its ranking."""
+    record = {"query": "A cat is sleeping.", "passages": ["No cat is asleep.", "A cat is asleep."]}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{json.dumps(record)}\n\n{json.dumps(record)}\n"))
+    status, out, _ = run(capsys, "rank", "--top-k", "1")
+    rankings = [json.loads(line) for line in out.splitlines()]
+    assert (status, len(rankings)) == (0, 2)
+    assert [p["index"] for p in rankings[0]["passages"]] == [1]
+
+
+def test_filter_reports_both_sides(capsys: pytest.CaptureFixture[str], passages: str) -> None:
+    """`filter --json` gives kept and dropped, and ids survive."""
+    status, out, _ = run(capsys, "filter", "--json", "--query", "A cat is sleeping.", passages)
+    filtered = json.loads(out)
+    assert status == 0
+    assert [p["index"] for p in filtered["kept"]["passages"]] == [0]
+    assert {p["id"] for p in filtered["dropped"]["passages"]} == {"b", None}
+    status, out, _ = run(capsys, "filter", "--query", "A cat is sleeping.", passages)
+    assert out.startswith("kept 1, dropped 2\n")
+
+
+def test_verify_gives_label_and_evidence(capsys: pytest.CaptureFixture[str], passages: str) -> None:
+    """`verify` prints the verdict, then the evidence for and against."""
+    status, out, _ = run(capsys, "verify", "--claim", "The mat is red.", passages)
+    assert status == 0
+    assert out.startswith("refuted (")
+    assert "  - " in out
+    assert "The mat is blue." in out
+
+
+def test_check_judges_each_sentence(capsys: pytest.CaptureFixture[str], passages: str) -> None:
+    """`check` prints a verdict for each sentence and the share that is supported."""
+    status, out, _ = run(capsys, "check", "--answer", "The mat is blue. The mat is in Peru.", passages)
+    assert status == 0
+    assert "supported (" in out
+    assert "groundedness 0.5000" in out
+
+
+@pytest.mark.parametrize("output", ["dicts", "array", "logits", "labels"])
+def test_predict_streams_pairs(capsys: pytest.CaptureFixture[str], tmp_path: Path, output: str) -> None:
+    """`predict` prints one JSON line for each pair, in order."""
+    pair = {"premise": "A cat sleeps.", "hypothesis": "A cat sleeps."}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"{json.dumps(pair)}\n{json.dumps({**pair, 'hypothesis': 'No cat sleeps.'})}\n", encoding="utf-8")
+    status, out, _ = run(capsys, "predict", "--output", output, str(file))
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert status == 0
+    expected = {
+        "labels": lambda: [first, second] == ["entailment", "contradiction"],
+        "dicts": lambda: first["entailment"] > 0.5 > second["entailment"],
+        "array": lambda: first[0] > 0.5 > second[0],
+        "logits": lambda: len(first) == len(second) == 3,
+    }
+    assert expected[output]()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rank", "--query", " ", "FILE"], "blank"),
+        (["rank", "--query", "x", "no/such/file"], "no/such/file"),
+        (["rank", "--query", "x", "--top-k", "0", "FILE"], "top_k=0"),
+        (["filter", "--query", "x", "--threshold", "2", "FILE"], "0..1"),
+        (["rank", "--template", "nothing", "--query", "x", "FILE"], "{query}"),
+        (["rank", "FILE"], "line 1"),
+        (["rank", "--model", "./absent", "--query", "x", "FILE"], "absent"),
+        (["demo", "--corpus", "FILE"], "--query"),
+        (["export", "no-such-folder", "-o", "out"], "config.json"),
+    ],
+)
+def test_bad_input_is_one_line(
+    capsys: pytest.CaptureFixture[str], passages: str, arguments: list[str], says: str
+) -> None:
+    """Bad input ends in status 2 and one line on stderr that says what was wrong."""
+    status, out, err = run(capsys, *(passages if a == "FILE" else a for a in arguments))
+    assert (status, out) == (2, "")
+    assert err.startswith("rerank-nli: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+@pytest.mark.parametrize("line", ["[1]", "{}", "nonsense", '{"query": "x"}'])
+def test_a_bad_record_names_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str) -> None:
+    """What came before a bad record is printed; the error names the record's line."""
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"query": "A cat.", "candidates": ["A cat."]}\n' + line + "\n", encoding="utf-8")
+    status, out, err = run(capsys, "rank", str(file))
+    assert (status, out.count("\n")) == (2, 1)
+    assert "line 2" in err
+
+
+def test_demo_prints_one_screen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`demo` shows the default query; --svg keeps the screen as a picture."""
+    picture = tmp_path / "screen.svg"
+    status, out, _ = run(capsys, "demo", "--svg", str(picture))
+    assert status == 0
+    assert "supported" in out
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_demo_takes_a_corpus_and_a_query(capsys: pytest.CaptureFixture[str], passages: str) -> None:
+    """`demo --corpus --query --json` gives the answer as JSON over the user's own texts."""
+    status, out, _ = run(capsys, "demo", "--corpus", passages, "--query", "A cat is sleeping.", "--json")
+    shown = json.loads(out)
+    assert status == 0
+    assert shown["query"] == "A cat is sleeping."
+    assert len(shown["kept"]["passages"]) + len(shown["dropped"]["passages"]) == 2  # two paragraphs
+
+
+def test_doctor_lists_versions_and_engines(capsys: pytest.CaptureFixture[str]) -> None:
+    """`doctor` names versions, the engines that can run, and what auto takes."""
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "onnxruntime" in out
+    assert "auto takes onnx" in out
+
+
+def test_doctor_probes_the_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    """`doctor mini` passes on the bundled model."""
+    status, out, _ = run(capsys, "doctor", "mini")
+    assert (status, out.count("ok  "), "FAIL" in out) == (0, 3, False)
+
+
+def test_doctor_finds_labels_in_the_wrong_order(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the labels given in a wrong order the probe fails with status 1 and says so."""
+    status, out, _ = run(capsys, "doctor", "mini", "--labels", "contradiction,neutral,entailment")
+    assert status == 1
+    assert "FAIL" in out
+    assert "--labels" in out
+
+
+def test_export_makes_a_bundle_that_ranks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path, passages: str
+) -> None:
+    """`export` writes a bundle, reports its distance from the source, and the bundle ranks."""
+    card = tmp_path / "card.json"
+    card.write_text('{"name": "tiny", "version": "2", "temperature": 1.5}', encoding="utf-8")
+    out_folder = tmp_path / "bundle"
+    status, out, _ = run(capsys, "export", str(checkpoint), "-o", str(out_folder), "--card", str(card))
+    assert status == 0
+    assert "largest difference" in out
+    assert json.loads((out_folder / "manifest.json").read_text(encoding="utf-8"))["temperature"] == 1.5
+    assert run(capsys, "rank", "--model", str(out_folder), "--query", "A cat.", passages)[0] == 0
+    status, _, err = run(capsys, "export", str(checkpoint), "-o", str(out_folder))
+    assert (status, "exists" in err) == (2, True)
+
+
+def test_interrupting_leaves_no_traceback(tmp_path: Path) -> None:
+    """Ctrl-C while records are awaited ends with status 130 and nothing on stderr."""
+    if os.name == "nt":
+        pytest.skip("Windows has no SIGINT for one process")
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", "from rerank_nli.cli import main; raise SystemExit(main(['rank']))"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write('{"query": "A cat.", "passages": ["A cat."]}\n')
+    process.stdin.flush()
+    assert process.stdout.readline().startswith("{")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    """`rerank-nli … | head -1` ends quietly."""
+    if os.name == "nt":
+        pytest.skip("no sh on Windows")
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"query": "A cat.", "passages": ["A cat."]}\n' * 300, encoding="utf-8")
+    code = "from rerank_nli.cli import main; raise SystemExit(main())"
+    command = f"{sys.executable} -c '{code}' rank {records} | head -1"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert (result.stdout.count("\n"), result.stderr) == (1, "")

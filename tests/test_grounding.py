@@ -1,0 +1,276 @@
+"""verify, check and rank_answers: what passages say about a claim, an answer, a choice of answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from texts import binary, keyword, stating
+
+from rerank_nli import FunctionEngine, InputError, InputTypeError, LabelError, NLIReranker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLAIM = "The ferry sails at noon."
+chances = st.integers(1, 49).map(lambda n: n / 100)
+passages_of = st.lists(st.builds("e={},c={}".format, chances, chances), max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("passages", "label", "confidence"),
+    [
+        (["e=0.8,c=0.1", "e=0.3,c=0.3"], "supported", 0.8),
+        (["e=0.1,c=0.7", "e=0.3,c=0.3"], "refuted", 0.7),
+        (["e=0.4,c=0.3", "e=0.2,c=0.1"], "insufficient", 1 - 0.4),
+        (["e=0.1,c=0.45"], "insufficient", 1 - 0.45),
+        (["e=0.8,c=0.1", "e=0.1,c=0.7"], "supported", 0.8),
+        (["e=0.7,c=0.1", "e=0.1,c=0.8"], "refuted", 0.8),
+        ([], "insufficient", 1.0),
+        ([" "], "insufficient", 1.0),
+    ],
+)
+def test_label_and_confidence(passages: list[str], label: str, confidence: float) -> None:
+    """the stronger of support and refutation past the threshold is the verdict, and its probability the confidence"""
+    verdict = NLIReranker(stating()).verify(CLAIM, passages)
+    assert (verdict.label, verdict.claim) == (label, CLAIM)
+    assert verdict.confidence == pytest.approx(confidence, abs=1e-6)
+
+
+def test_supporting_and_refuting_are_ordered_by_strength() -> None:
+    """supporting holds what passes by score, best first; refuting what passes by refutation, strongest first"""
+    passages = ["e=0.1,c=0.6", "e=0.7,c=0.1", "e=0.2,c=0.2", "e=0.9,c=0.05", "e=0.05,c=0.9"]
+    verdict = NLIReranker(stating()).verify(CLAIM, passages)
+    assert [p.index for p in verdict.supporting] == [3, 1]
+    assert [p.index for p in verdict.refuting] == [4, 0]
+
+
+def test_one_passage_may_support_and_refute() -> None:
+    """a passage whose windows say both stands on both sides"""
+    both = "It says e=0.8,c=0.1 there. It says e=0.1,c=0.7 there."
+    verdict = NLIReranker(stating(), window=4).verify(CLAIM, [both])
+    assert (verdict.label, len(verdict.supporting), len(verdict.refuting)) == ("supported", 1, 1)
+
+
+def test_the_threshold_itself_passes() -> None:
+    """a score equal to the threshold supports, one below it does not"""
+    reranker = NLIReranker(stating())
+    score = reranker.rank(CLAIM, ["e=0.6,c=0.1"])[0].score
+    assert reranker.verify(CLAIM, ["e=0.6,c=0.1"], score).label == "supported"
+    assert reranker.verify(CLAIM, ["e=0.6,c=0.1"], score + 1e-9).label == "insufficient"
+
+
+def test_threshold_one_settles_nothing() -> None:
+    """no passage is certain: at threshold 1.0 nothing is supported or refuted"""
+    assert NLIReranker(stating()).verify(CLAIM, ["e=0.9,c=0.1", "e=0.1,c=0.9"], 1.0).label == "insufficient"
+
+
+def test_threshold_zero_takes_any_evidence() -> None:
+    """at threshold 0.0 any passage settles the claim, and none settles nothing"""
+    reranker = NLIReranker(stating())
+    assert reranker.verify(CLAIM, ["e=0.1,c=0.2"], 0.0).label == "refuted"
+    assert reranker.verify(CLAIM, [], 0.0).label == "insufficient"
+
+
+def test_equal_strength_is_support() -> None:
+    """where support and refutation are equally strong the claim is supported"""
+    even = FunctionEngine(lambda pairs: [[1.0, 0.0, 1.0] for _ in pairs])
+    assert NLIReranker(even).verify(CLAIM, ["x"], 0.4).label == "supported"
+
+
+@given(passages_of, st.integers(0, 100).map(lambda n: n / 100))
+def test_a_verdict_follows_from_its_passages(passages: list[str], threshold: float) -> None:
+    """the label agrees with who passes the threshold, and confidence lies in 0..1"""
+    verdict = NLIReranker(stating()).verify(CLAIM, passages, threshold)
+    assert 0 <= verdict.confidence <= 1
+    assert all(p.score >= threshold for p in verdict.supporting)
+    assert all((p.refutation or 0) >= threshold for p in verdict.refuting)
+    if verdict.label == "insufficient":
+        assert len(verdict.supporting) == len(verdict.refuting) == 0
+    else:
+        assert len(verdict.supporting if verdict.label == "supported" else verdict.refuting) > 0
+        assert verdict.confidence >= threshold
+
+
+@pytest.mark.parametrize("score", ["entailment", "entailment_vs_contradiction", "margin", "logit"])
+def test_a_verdict_reads_probabilities_whatever_the_kind(score: str) -> None:
+    """verify compares P(entailment) with the threshold under every score kind"""
+    reranker = NLIReranker(stating(), score=score)
+    verdict = reranker.verify(CLAIM, ["e=0.45,c=0.01"])
+    assert (verdict.label, verdict.supporting.score_kind) == ("insufficient", "entailment")
+    assert verdict.confidence == pytest.approx(1 - 0.45, abs=1e-6)
+
+
+def test_verify_takes_every_form_of_passage() -> None:
+    """a verdict keeps the caller's objects and ids"""
+    passage = {"id": "d1", "text": "e=0.8,c=0.1"}
+    best = NLIReranker(stating()).verify(CLAIM, iter([passage])).supporting[0]
+    assert best.id == "d1"
+    assert best.passage is passage
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), float("inf"), None, "0.5", True])
+@pytest.mark.parametrize("call", ["verify", "check"])
+def test_threshold_of_a_verdict_is_a_probability(call: str, threshold: object) -> None:
+    """a threshold of verify or check outside 0..1 is an error, under a margin too"""
+    with pytest.raises(InputError, match="threshold"):
+        getattr(NLIReranker(stating(), score="margin"), call)(CLAIM, ["x"], threshold)
+
+
+@pytest.mark.parametrize("call", ["verify", "check"])
+def test_two_labels_give_no_verdict(call: str) -> None:
+    """a two-label checkpoint cannot tell refuted from unproven: an error, even for no passages"""
+    with pytest.raises(LabelError, match="two labels"):
+        getattr(NLIReranker(binary()), call)(CLAIM, [])
+
+
+def test_verify_on_the_bundled_model(bundled: NLIReranker) -> None:
+    """the bundled model calls a restated claim supported and a denied one refuted"""
+    assert bundled.verify(CLAIM, ["Every day at noon the ferry sails."]).label == "supported"
+    assert bundled.verify(CLAIM, ["The ferry does not sail at noon."]).label == "refuted"
+
+
+ANSWER = "  SUPPORT me, Dr. Li asked at 9.30 a.m. today.\r\nNothing is known of it! 他走了。REFUTE 他。  "
+
+
+def says_of_claim(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """As `keyword`, of the hypothesis."""
+    return keyword([(hypothesis, premise) for premise, hypothesis in pairs])
+
+
+def test_check_gives_a_verdict_for_each_sentence() -> None:
+    """each sentence of the answer is a claim of its own, in order"""
+    report = NLIReranker(FunctionEngine(says_of_claim)).check(ANSWER, ["a passage"])
+    assert [v.label for v in report] == ["supported", "insufficient", "insufficient", "refuted"]
+    assert [v.claim for v in report][1:] == ["Nothing is known of it!", "他走了。", "REFUTE 他。"]
+    assert report[0] is report.verdicts[0]
+    assert report[1:3] == report.verdicts[1:3]
+
+
+def test_spans_of_check_map_to_the_answer() -> None:
+    """every span cuts exactly its claim out of the answer"""
+    report = NLIReranker(FunctionEngine(says_of_claim)).check(ANSWER, ["a passage"])
+    assert report.answer == ANSWER
+    assert len(report.spans) == len(report) == 4
+    assert [ANSWER[a:b] for a, b in report.spans] == [v.claim for v in report]
+
+
+def test_groundedness_is_the_share_supported() -> None:
+    """one supported sentence of four is 0.25"""
+    assert NLIReranker(FunctionEngine(says_of_claim)).check(ANSWER, ["a passage"]).groundedness == 1 / 4
+
+
+@pytest.mark.parametrize("answer", ["", "  \n "])
+def test_an_answer_without_sentences_claims_nothing(answer: str) -> None:
+    """a blank answer has no verdicts and is wholly grounded"""
+    report = NLIReranker(stating()).check(answer, ["a passage"])
+    assert (len(report), report.spans, report.groundedness) == (0, (), 1.0)
+
+
+def test_check_against_no_passages() -> None:
+    """without passages every sentence is insufficient"""
+    report = NLIReranker(stating()).check("One. Two.", [])
+    assert [v.label for v in report] == ["insufficient", "insufficient"]
+    assert report.groundedness == 0.0
+
+
+@given(st.lists(st.sampled_from(["SUPPORT it.", "REFUTE it.", "It rains."]), max_size=6))
+def test_check_is_verify_for_each_sentence(sentences: list[str]) -> None:
+    """check gives for each sentence what verify gives for it alone"""
+    reranker = NLIReranker(FunctionEngine(says_of_claim))
+    report = reranker.check(" ".join(sentences), ["a passage", "another"])
+    assert list(report) == [reranker.verify(sentence, ["a passage", "another"]) for sentence in sentences]
+
+
+def test_reports_go_through_json() -> None:
+    """to_dict of verdicts and reports survives json unchanged"""
+    reranker = NLIReranker(stating())
+    for result in (
+        reranker.verify(CLAIM, ["e=0.8,c=0.1"]),
+        reranker.check("One. Two.", ["e=0.1,c=0.8", ""]),
+        reranker.rank_answers("Who?", ["Ann", "Bo"], ["e=0.4,c=0.2"])[0],
+    ):
+        assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+
+
+def test_report_as_dict_says_where_sentences_stand() -> None:
+    """to_dict of a report holds groundedness and each sentence's span"""
+    as_dict = NLIReranker(FunctionEngine(says_of_claim)).check("SUPPORT it. It rains.", ["x"]).to_dict()
+    assert as_dict["groundedness"] == 1 / 2
+    assert [sentence["span"] for sentence in as_dict["sentences"]] == [[0, 11], [12, 21]]
+
+
+def test_check_on_the_bundled_model(bundled: NLIReranker) -> None:
+    """the bundled model supports the sentence that the passage states and refutes the one that it denies"""
+    passages = ["The ferry sails every day at noon and carries eleven cars.", "The harbour has no lighthouse."]
+    report = bundled.check("The ferry carries eleven cars. The harbour has a lighthouse.", passages)
+    assert [v.label for v in report] == ["supported", "refuted"]
+    assert report.groundedness == 1 / 2
+
+
+def finds_hypothesis(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """P(e) 0.9 where the last word of the hypothesis stands in the premise, else 0.02."""
+    return keyword([("SUPPORT" if h.rstrip("?.").split()[-1] in p else "", h) for p, h in pairs])
+
+
+def test_rank_answers_orders_answers_by_their_best_passage() -> None:
+    """the answer that some passage supports comes first, with its passages as evidence, best first"""
+    passages = ["Bo wrote it.", "It rains."]
+    ranked = NLIReranker(FunctionEngine(finds_hypothesis)).rank_answers("Who wrote it?", ["Ann", "Bo"], passages)
+    assert [(a.index, a.answer) for a in ranked] == [(1, "Bo"), (0, "Ann")]
+    assert [a.score for a in ranked] == pytest.approx([0.9, 0.02], abs=1e-6)
+    assert [p.index for p in ranked[0].evidence] == [0, 1]
+    assert ranked[0].score == ranked[0].evidence[0].score
+
+
+def test_the_hypothesis_holds_question_and_answer() -> None:
+    """the statement that is scored is made of question and answer, and is what the evidence was ranked for"""
+    ranked = NLIReranker(stating()).rank_answers(" Who wrote it? ", [" Ann "], ["e=0.5,c=0.1"])[0]
+    assert "Who wrote it?" in ranked.hypothesis
+    assert "Ann" in ranked.hypothesis
+    assert ranked.evidence.query == ranked.hypothesis
+    assert ranked.answer == " Ann "
+
+
+def test_answers_of_one_score_keep_their_order() -> None:
+    """answers that no passage tells apart stand as they came in, and top_k takes the first"""
+    ranked = NLIReranker(stating()).rank_answers("Who?", ["Ann", "Bo", "Cy"], ["e=0.5,c=0.1"], top_k=2)
+    assert [a.index for a in ranked] == [0, 1]
+
+
+@pytest.mark.parametrize(("score", "floor"), [("entailment", 0.0), ("margin", -1.0)])
+def test_answers_without_passages_score_the_floor(score: str, floor: float) -> None:
+    """without passages every answer scores the floor of the kind and has no evidence"""
+    ranked = NLIReranker(stating(), score=score).rank_answers("Who?", ["Ann", "Bo"], [])
+    assert [(a.score, len(a.evidence)) for a in ranked] == [(floor, 0)] * 2
+
+
+def test_no_answers() -> None:
+    """no answers make an empty list"""
+    assert NLIReranker(stating()).rank_answers("Who?", [], ["a passage"]) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "answers", "error", "message"),
+    [
+        ("", ["Ann"], InputError, "the question must be a text that is not blank, got ''"),
+        (None, ["Ann"], InputTypeError, "the question must be a text that is not blank, got None"),
+        ("Who?", ["Ann", " "], InputError, "answer 1 must be a text that is not blank, got ' '"),
+        ("Who?", ["Ann", 3], InputTypeError, "answer 1 must be a text that is not blank, got 3"),
+        ("Who?", "Ann", InputTypeError, "answers must be a list of them, got 'Ann'"),
+    ],
+)
+def test_bad_questions_and_answers(question: object, answers: object, error: type[Exception], message: str) -> None:
+    """a question or answer that is blank or no text is one error that names it"""
+    with pytest.raises(error, match=message.replace("?", r"\?")):
+        NLIReranker(stating()).rank_answers(question, answers, ["x"])  # type: ignore[arg-type]
+
+
+def test_rank_answers_on_the_bundled_model(bundled: NLIReranker) -> None:
+    """the bundled model puts the answer that the passage gives first"""
+    passages = ["Hamlet was written by William Shakespeare around 1600."]
+    ranked = bundled.rank_answers("Who wrote Hamlet?", ["Christopher Marlowe", "William Shakespeare"], passages)
+    assert ranked[0].answer == "William Shakespeare"
