@@ -29,7 +29,7 @@ __all__ = ["main"]
 _PROBES = (
     ("A cat sleeps.", "A cat sleeps.", "entailment"),
     ("A cat sleeps.", "No cat sleeps.", "contradiction"),
-    ("A cat sleeps on the sofa of our neighbours.", "The train to the coast leaves at noon.", "neutral"),
+    ("A woman plays the guitar.", "A woman plays the guitar for her sister.", "neutral"),
 )
 _STATEMENT = {"rank": "query", "filter": "query", "verify": "claim", "check": "answer"}
 _INTERRUPTED = 130

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +16,8 @@ from rerank_nli.manifest import Manifest
 from rerank_nli.scorer import is_question
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rerank_nli.reranker import NLIReranker
     from rerank_nli.scores import FloatArray
     from rerank_nli.types import Filtered, RankedPassage, Verdict
@@ -25,7 +29,7 @@ QUERIES = CORPUS.with_name("queries.jsonl")
 _STATIC = Path(__file__).parent / "mini" / "retriever"
 _TEXT_FILES = (".txt", ".md")
 _BAR = 18  # characters of a probability bar
-_EXCERPT = 170  # characters of a passage that are shown
+_EXCERPT = 200  # characters of a passage that are shown
 
 
 class Passage(NamedTuple):
@@ -115,7 +119,7 @@ class Retriever:
 
     def __init__(self, passages: list[Passage], name: str = "static") -> None:
         faiss = require("faiss", "demo")
-        self._encoder = _encoder(name)
+        self._encode_texts = _encoder(name)
         vectors = self._encode([passage.text for passage in passages])  # (n, d)
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(vectors)
@@ -126,22 +130,25 @@ class Retriever:
         return [(int(i), float(s)) for i, s in zip(found[0], scores[0], strict=True) if i >= 0]
 
     def _encode(self, texts: list[str]) -> FloatArray:
-        vectors = np.asarray(self._encoder.encode(texts), dtype=np.float32)
+        vectors = np.asarray(self._encode_texts(texts), dtype=np.float32)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _encoder(name: str) -> Any:  # noqa: ANN401 - both libraries are optional
+def _encoder(name: str) -> Callable[[list[str]], Any]:
     if name == "static":
         model2vec = require("model2vec", "demo")
-        Manifest.read(_STATIC)
         try:
-            return model2vec.StaticModel.from_pretrained(str(_STATIC))
-        except Exception as error:
-            message = f"the bundled retriever in {_STATIC} cannot be read ({error}): install rerank-nli again"
+            if Manifest.read(_STATIC) is None:
+                raise FileNotFoundError(_STATIC)
+            static = model2vec.StaticModel.from_pretrained(str(_STATIC))
+        except (OSError, ValueError) as error:
+            message = f"the bundled retriever cannot be read ({error}): install rerank-nli again"
             raise DamagedModelError(message) from error
+        # No text is cut, and no other process is started.
+        return partial(static.encode, max_length=None, use_multiprocessing=False)
     sentence_transformers = require("sentence_transformers", "torch")
     try:
-        return sentence_transformers.SentenceTransformer(name)
+        return partial(sentence_transformers.SentenceTransformer(name).encode, show_progress_bar=False)
     except Exception as error:
         first_line = str(error).strip().splitlines()[0]
         message = f"{name!r} cannot be loaded as a bi-encoder ({first_line}): use 'static', a folder or a Hub id"
@@ -173,6 +180,7 @@ def answer(
     found = retriever.search(query, top_k)
     candidates = [passages[i] for i, _ in found]
     filtered = reranker.filter(query, candidates, threshold, retrieval_scores=[score for _, score in found])
+    filtered = replace(filtered, kept=reranker.pinpoint(filtered.kept), dropped=reranker.pinpoint(filtered.dropped))
     binary = reranker.engine.labels.binary
     return Answer(query, filtered, None if binary else reranker.verify(query, candidates, threshold))
 
@@ -188,7 +196,7 @@ def render(shown: Answer) -> Any:  # noqa: ANN401 - rich is optional
     for title, options in (
         ("now", {"justify": "right"}),
         ("was", {"justify": "right"}),
-        ("entails·neutral·contradicts", {"width": _BAR + 5}),
+        ("█ entails ▓ contradicts", {"width": _BAR + 5}),
         ("passage, with the deciding words", {"ratio": 1}),
     ):
         table.add_column(title, header_style="dim", **options)
@@ -219,13 +227,11 @@ def _headline(shown: Answer) -> tuple[str, str]:
 def _bar(passage: RankedPassage) -> Any:  # noqa: ANN401
     from rich.text import Text
 
-    parts = ((passage.entailment, "green"), (passage.neutral, "bright_black"), (passage.contradiction, "red"))
-    known = [(p, color) for p, color in parts if p is not None]
-    ends = np.rint(np.cumsum([p for p, _ in known]) * _BAR).astype(int)
     bar = Text(f"{passage.score:.2f} ")
-    for start, end, (_, color) in zip([0, *ends], ends, known, strict=False):
-        bar.append("█" * (end - start), style=color)
-    return bar.append("░" * (_BAR - int(ends[-1])), style="dim")
+    yes, no = (round((p or 0.0) * _BAR) for p in (passage.entailment, passage.contradiction))
+    bar.append("█" * yes, style="green")
+    bar.append("░" * (_BAR - yes - no), style="bright_black")  # the rest is neutral
+    return bar.append("▓" * no, style="red")
 
 
 def _why(passage: RankedPassage) -> str:
@@ -241,6 +247,8 @@ def _excerpt(passage: RankedPassage, *, inside: bool) -> Any:  # noqa: ANN401
     span = passage.refutation_span if refutes and passage.refutation_span else passage.span
     room = max(0, _EXCERPT - (span.end - span.start))
     start = max(0, min(span.start - room // 2, len(passage.text) - _EXCERPT))
+    if start:  # begin with a whole word
+        start = passage.text.find(" ", start, span.start) + 1 or span.start
     end = min(len(passage.text), max(start + _EXCERPT, span.start + _EXCERPT))
     text = Text("" if start == 0 else "… ", style="" if inside else "dim")
     text.append(_one_line(passage.text[start : span.start]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import os
@@ -27,7 +28,6 @@ from rerank_nli.checkpoints import (
     shards,
 )
 from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, one_of, require
-from rerank_nli.export import export
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
 from rerank_nli.windows import Tokens
@@ -222,6 +222,8 @@ class OnnxEngine(_FolderEngine):
         """The session of this process: its threads would not survive a fork."""
         pid, session = self._opened
         if pid != os.getpid():
+            if session is not None:  # never closed: that would wait for threads that did not survive the fork
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
             session = self._open()
             self._opened = (os.getpid(), session)
         return session
@@ -400,6 +402,7 @@ def _choose(path: Path) -> str:
 
 def _exported(folder: Path, labels: Sequence[str] | None) -> Path:
     """An ONNX form of a checkpoint that has none, made once."""
+    from rerank_nli.export import export  # rarely needed, and slow to import
 
     def make(target: Path) -> None:
         export(folder, target, int8=False, labels=labels)

@@ -1,16 +1,20 @@
-"""Verdicts: what ranked passages say about a claim, and about each sentence of an answer."""
+"""Verdicts: what ranked passages say about a claim, and which sentence says it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rerank_nli.types import Span, Verdict
+from rerank_nli.windows import sentences
+
 if TYPE_CHECKING:
-    from rerank_nli.types import Ranking
+    from collections.abc import Sequence
 
-from rerank_nli.types import Verdict
+    from rerank_nli.scorer import Scored, Scorer
+    from rerank_nli.types import RankedPassage, Ranking
 
-__all__ = ["statement", "verdict"]
+__all__ = ["pinpoint", "statement", "verdict"]
 
 
 def verdict(claim: str, ranking: Ranking, threshold: float) -> Verdict:
@@ -41,6 +45,46 @@ def verdict(claim: str, ranking: Ranking, threshold: float) -> Verdict:
         refuting=replace(ranking, passages=refuting),
         claim=claim,
     )
+
+
+def pinpoint(scorer: Scorer, rankings: Sequence[Ranking], kind: str) -> list[Ranking]:
+    """Narrow each span from the window that won to the sentence in it that alone scores highest.
+
+    The refutation span likewise becomes the sentence with the highest P(contradiction). Scores and probabilities stay
+    those of the window. The sentences of all rankings are scored in one stream of batches.
+
+    Args:
+        scorer: the one that made the rankings.
+        rankings: what to narrow.
+        kind: the score kind that they have in common.
+    """
+    texts = [[p.text[a:b] for p in ranking for w in _windows(p) for a, b in _inside(p, w)] for ranking in rankings]
+    scored = scorer.score([ranking.query for ranking in rankings], texts, kind)
+    by_text = [dict(zip(t, s, strict=True)) for t, s in zip(texts, scored, strict=True)]
+    return [
+        replace(ranking, passages=tuple(_narrowed(p, known) for p in ranking))
+        for ranking, known in zip(rankings, by_text, strict=True)
+    ]
+
+
+def _windows(passage: RankedPassage) -> list[Span]:
+    return [passage.span] if passage.refutation_span is None else [passage.span, passage.refutation_span]
+
+
+def _inside(passage: RankedPassage, window: Span) -> list[Span]:
+    return [Span(window.start + a, window.start + b) for a, b in sentences(passage.text[window.start : window.end])]
+
+
+def _narrowed(passage: RankedPassage, known: dict[str, Scored]) -> RankedPassage:
+    def best(window: Span, refutes: bool) -> Span:  # noqa: FBT001 - both call sites are below
+        def height(span: Span) -> float:
+            scored = known[passage.text[span.start : span.end]]
+            return scored.refutation if refutes else scored.score
+
+        return max(_inside(passage, window), key=height, default=window)
+
+    refutation = None if passage.refutation_span is None else best(passage.refutation_span, refutes=True)
+    return replace(passage, span=best(passage.span, refutes=False), refutation_span=refutation)
 
 
 def statement(question: str, answer: str) -> str:

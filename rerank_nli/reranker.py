@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
@@ -207,6 +206,18 @@ class NLIReranker:
             keep=keep,
         )
 
+    def pinpoint(self, ranking: Ranking) -> Ranking:
+        """Narrow each span from the window that won the score to the sentence in it that decides.
+
+        That is the sentence which alone scores highest, or for `refutation_span` has the highest P(contradiction).
+        Scores stay as they are. It costs one pair for each sentence of the windows, so `rank` and `filter` leave it to
+        you; verdicts have it done.
+
+        Args:
+            ranking: from this reranker.
+        """
+        return grounding.pinpoint(self._scorer, [ranking], ranking.score_kind)[0]
+
     def verify(self, claim: str, passages: Iterable[Any], threshold: float = 0.5) -> Verdict:
         """Say whether the passages support a claim, refute it, or settle nothing.
 
@@ -214,6 +225,9 @@ class NLIReranker:
             claim: one statement.
             passages: as `rank`.
             threshold: 0..1, for P(entailment) and P(contradiction), whatever the reranker's score kind.
+
+        Returns:
+            The verdict, the spans of its passages narrowed to the deciding sentence.
 
         Raises:
             LabelError: the model has two labels.
@@ -265,8 +279,8 @@ class NLIReranker:
 
         Args:
             pairs: tuples, {"premise", "hypothesis"} mappings, a DataFrame with those columns, or an iterator of pairs,
-                which is read as it is needed. A long premise is windowed; its row is that of the window with the
-                largest max(P(entailment), P(contradiction)).
+                which is read as it is needed. A premise that the model, or `window`, does not take whole is windowed;
+                its row is that of the window with the largest max(P(entailment), P(contradiction)).
             output: "array" float32 (n, 3) entailment, neutral, contradiction; "logits" float32 (n, C) in the
                 checkpoint's order; "dicts"; "labels"; "frame" (needs pandas). For an iterator a generator of rows.
 
@@ -294,19 +308,19 @@ class NLIReranker:
 
     async def arank(self, *args: Any, **kwargs: Any) -> Ranking:  # noqa: ANN401
         """`rank` in a thread: the event loop goes on."""
-        return await asyncio.to_thread(self.rank, *args, **kwargs)
+        return await _in_thread(self.rank, args, kwargs)
 
     async def afilter(self, *args: Any, **kwargs: Any) -> Filtered:  # noqa: ANN401
         """`filter` in a thread: the event loop goes on."""
-        return await asyncio.to_thread(self.filter, *args, **kwargs)
+        return await _in_thread(self.filter, args, kwargs)
 
     async def averify(self, *args: Any, **kwargs: Any) -> Verdict:  # noqa: ANN401
         """`verify` in a thread: the event loop goes on."""
-        return await asyncio.to_thread(self.verify, *args, **kwargs)
+        return await _in_thread(self.verify, args, kwargs)
 
     async def acheck(self, *args: Any, **kwargs: Any) -> Grounding:  # noqa: ANN401
         """`check` in a thread: the event loop goes on."""
-        return await asyncio.to_thread(self.check, *args, **kwargs)
+        return await _in_thread(self.check, args, kwargs)
 
     def _rank_all(
         self,
@@ -378,7 +392,10 @@ class NLIReranker:
         threshold = check_threshold(threshold, "entailment")
         passages = inputs.listed("passages", passages)
         rankings = self._rank_all(claims, [passages] * len(claims), kind="entailment")
-        return [grounding.verdict(claim, ranking, threshold) for claim, ranking in zip(claims, rankings, strict=True)]
+        verdicts = [grounding.verdict(c, ranking, threshold) for c, ranking in zip(claims, rankings, strict=True)]
+        sides = [side for verdict in verdicts for side in (verdict.supporting, verdict.refuting)]
+        narrowed = iter(grounding.pinpoint(self._scorer, sides, "entailment"))
+        return [replace(v, supporting=next(narrowed), refuting=next(narrowed)) for v in verdicts]
 
     def _predict(self, pairs: Sequence[tuple[str, str]], output: str, first: int = 0) -> Any:  # noqa: ANN401
         logits, p = self._scorer.predict(pairs, first)
@@ -400,6 +417,12 @@ class NLIReranker:
             if not chunk:
                 return
             yield from self._predict(chunk, output, first)
+
+
+async def _in_thread(verb: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    import asyncio  # slow to import, and there already where this is called
+
+    return await asyncio.to_thread(verb, *args, **kwargs)
 
 
 def _compared(passage: RankedPassage, keep: str) -> float:

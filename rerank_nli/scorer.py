@@ -134,7 +134,7 @@ class Scorer:
             "direction": direction,
             "kind": self.kind,
             "template": self.templates if isinstance(self.templates, str) else list(self.templates),
-            "window": self.window or self.engine.window,
+            "window": self._window,
             "pool": self.pool,
         }
 
@@ -162,7 +162,7 @@ class Scorer:
         cuts: list[list[_Cut]] = []
         rows = 0
         for index, (hypotheses, passages) in enumerate(zip(forms, passage_lists, strict=True)):
-            budget = self._budget(f"query {index}", hypotheses)
+            budget = min(self._room(f"query {index}", hypotheses), self._window or self.engine.max_length)
             cuts.append([])
             for text in passages:
                 tokens = tokenized[text]
@@ -177,7 +177,8 @@ class Scorer:
     def predict(self, pairs: Sequence[tuple[str, str]], first: int = 0) -> tuple[FloatArray, FloatArray]:
         """Logits and probabilities of (premise, hypothesis) texts, without direction and template.
 
-        A long premise is windowed; its row is the window's with the largest max(P(entailment), P(contradiction)).
+        A premise that the model cannot take whole is windowed; its row is the window's with the largest
+        max(P(entailment), P(contradiction)).
 
         Args:
             pairs: n of them.
@@ -193,7 +194,8 @@ class Scorer:
         windowed: list[tuple[Tokens, Tokens]] = []
         starts = [0]
         for index, (premise, hypothesis) in enumerate(((tokenized[a], tokenized[b]) for a, b in pairs), first):
-            cut = windows(premise, self._budget(f"the hypothesis of pair {index}", [hypothesis]))
+            room = self._room(f"the hypothesis of pair {index}", [hypothesis])
+            cut = windows(premise, min(room, self.window or room))
             windowed += [(premise.cut(w), hypothesis) for w in cut] or [(premise, hypothesis)]
             starts.append(len(windowed))
         logits = self._logits(windowed)  # (m, C)
@@ -209,14 +211,22 @@ class Scorer:
         templates = self.templates
         if isinstance(templates, str):  # "auto"
             templates = (_QUESTION_TEMPLATE,) if is_question(query) else ("{query}",)
-        return self.engine.tokenize([template.replace("{query}", query) for template in templates])
+        forms = self.engine.tokenize([template.replace("{query}", query) for template in templates])
+        if not all(len(form) for form in forms):
+            message = f"query {index} is blank to the model: its tokenizer reads nothing in {query!r:.80}"
+            raise InputError(message)
+        return forms
 
     def _tokenize(self, texts: set[str]) -> dict[str, Tokens]:
         ordered = list(texts)
         return dict(zip(ordered, self.engine.tokenize(ordered), strict=True))
 
-    def _budget(self, what: str, queries: Sequence[Tokens]) -> int:
-        """Tokens that a window of the passage may hold beside the longest of these."""
+    @property
+    def _window(self) -> int | None:
+        return self.window or self.engine.window
+
+    def _room(self, what: str, queries: Sequence[Tokens]) -> int:
+        """Tokens that the model has left for a passage beside the longest of these."""
         longest = max(len(query) for query in queries)
         room = self.engine.max_length - self.engine.special - longest
         if room < _FEWEST_TOKENS:
@@ -225,7 +235,7 @@ class Scorer:
                 f"passage, fewer than {_FEWEST_TOKENS}: shorten or split it (it begins {queries[0].text[:60]!r})"
             )
             raise QueryTooLongError(message)
-        return min(room, self.window or self.engine.window or room)
+        return room
 
     def _directed(self, passage: Tokens, query: Tokens) -> Iterator[tuple[Tokens, Tokens]]:
         """(premise, hypothesis) for each direction."""

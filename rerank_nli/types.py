@@ -51,9 +51,9 @@ class RankedPassage:
         relative: per-query value, what fusion ranks by; None unless `normalize` or `fuse` is set.
         retrieval_score: what the caller's retriever gave.
         entailment, neutral, contradiction: probabilities of the window that won the score.
-        span: characters of that window in `text`.
+        span: characters of that window in `text`; in a verdict or after `pinpoint`, of its deciding sentence.
         refutation: the highest P(contradiction) over all windows; None for a two-label checkpoint.
-        refutation_span: characters of the window that holds it.
+        refutation_span: characters of the window that holds it; narrowed as `span`.
         windows: how many windows were scored; 0 for a blank passage, which gets the floor of its score kind.
         truncated: whether the model left some of the text unread.
         reverse: bidirectional only, the probabilities of query → passage in the window that won.

@@ -5,8 +5,9 @@
     python benchmarks/retriever.py --data DIR --model FOLDER
     python scripts/distill_retriever.py --out rerank_nli/mini/retriever --scores benchmarks/results/retriever.json
 
-The second run makes the same weights again and writes the measured figures into the manifest. No text is used: each
-word piece of the vocabulary is passed through the base model by itself. It takes about a minute on one core.
+The second run makes the same weights again (to the byte, for the same versions and kind of CPU) and writes the
+measured figures into the manifest. No text is used: each word piece of the vocabulary is passed through the base model
+by itself. It takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import importlib.util
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from model2vec.distill import distill
 from model2vec.persistence import save_pretrained
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rerank_nli.manifest import Manifest, sha256
 
@@ -36,6 +37,8 @@ SOURCE = [
 # recall@100 of those that keep the folder under 10 MB, and the SIF coefficient with the best recall@10 and nDCG@10.
 DIMS = 304
 SIF = 5e-5
+# model2vec reads a README.md as a Hub card, and warns at each load of one that does not start like this.
+CARD_HEAD = f"---\nbase_model: {BASE['model']}\nlicense: {BASE['licence'].lower()}\n---\n\n"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -48,7 +51,7 @@ def installed_base() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
-def measured(scores: Path | None, weights: Path) -> dict[str, Any]:
+def measured(scores: Path | None, weights: Path) -> dict[str, float]:
     """The figures of `scores`, which must have been measured on exactly these weights."""
     if scores is None:
         return {}
@@ -57,7 +60,7 @@ def measured(scores: Path | None, weights: Path) -> dict[str, Any]:
     if result["weights_sha256"] != found:
         message = f"{scores} was measured on weights {result['weights_sha256']}, these are {found}: measure them first"
         raise SystemExit(message)
-    return {result["set"]: result["models"][0]["metrics"]}
+    return {f"{result['set']} {name}": figure for name, figure in result["models"][0]["metrics"].items()}
 
 
 def write(base: Path, out: Path, dims: int, sif: float, scores: Path | None = None) -> Manifest:
@@ -68,8 +71,9 @@ def write(base: Path, out: Path, dims: int, sif: float, scores: Path | None = No
     if not (base / "config.json").is_file():
         message = f"{base} is not a checkpoint folder: it has no config.json"
         raise SystemExit(message)
-    torch.set_num_threads(1)  # one order of summation, so the same weights each time
-    model = distill(str(base), device="cpu", pca_dims=dims, sif_coefficient=sif, quantize_to="int8")
+    torch.set_num_threads(1)
+    with threadpool_limits(1):  # numpy too: one order of summation, so the same weights each time
+        model = distill(str(base), device="cpu", pca_dims=dims, sif_coefficient=sif, quantize_to="int8")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         bundle = Path(scratch) / "bundle"
@@ -89,6 +93,7 @@ def write(base: Path, out: Path, dims: int, sif: float, scores: Path | None = No
             files={name: sha256(bundle / name) for name in FILES},
         )
         manifest.write(bundle)
+        (bundle / "README.md").write_text(CARD_HEAD + manifest.card(), encoding="utf-8")
         bundle.rename(out)
     return manifest
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rerank_nli import NLIReranker
+from rerank_nli import NLIReranker, OnnxEngine, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +64,15 @@ def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     """A BERT of two layers and 128 positions with the outputs contradiction, entailment, neutral."""
     names = ("contradiction", "entailment", "neutral")
     return make_checkpoint("BertForSequenceClassification", id2label=dict(enumerate(names)))
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path) -> OnnxEngine:
+    """The checkpoint as an fp32 ONNX bundle, which `load` makes in the cache."""
+    pytest.importorskip("onnxscript")
+    engine = load(checkpoint, engine="onnx")
+    assert isinstance(engine, OnnxEngine)
+    return engine
 
 
 _CORPUS = "The quick brown fox jumps over a lazy dog. A cat sleeps on the mat, and nobody sees it! Does it rain? No: sun."

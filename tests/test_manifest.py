@@ -60,6 +60,34 @@ def test_read_what_was_written(bundle: Path) -> None:
     assert Manifest.read(bundle) == manifest
 
 
+def test_card(bundle: Path) -> None:
+    """The model card beside the manifest says in words what it holds."""
+    said = (bundle / "README.md").read_text(encoding="utf-8")
+    manifest = Manifest.read(bundle)
+    assert manifest is not None
+    assert said == manifest.card()
+    assert said.splitlines()[0] == "# tiny é 3"
+    for fact in (
+        "- Base: someone/base (MIT)",
+        "- Outputs: entailment, not_entailment",
+        "- Longest input: 128 tokens",
+        "- Judges at once: 64 tokens of a passage",
+        "- Temperature: 1.5",
+        "- pairs (CC0-1.0)",
+        "- held out: 0.5",
+    ):
+        assert fact in said.splitlines()
+
+
+def test_card_of_a_bare_manifest() -> None:
+    """What a manifest does not hold its card calls not stated or not measured."""
+    said = Manifest("bare", "0").card().splitlines()
+    assert "- Base: not stated (licence not stated)" in said
+    assert "- Judges at once: as much as it takes" in said
+    assert [line for line in said if line in ("Not stated.", "Not measured.")] == ["Not stated.", "Not measured."]
+    assert not any(line.startswith("- Outputs") for line in said)
+
+
 def test_no_manifest(tmp_path: Path) -> None:
     """A folder without a manifest has none."""
     assert Manifest.read(tmp_path) is None

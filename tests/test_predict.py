@@ -25,14 +25,14 @@ ROWS = [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]]
 
 
 def test_array_is_entailment_neutral_contradiction() -> None:
-    """the array is float32 (n, 3): entailment, neutral, contradiction"""
+    """The array is float32 (n, 3): entailment, neutral, contradiction."""
     array = NLIReranker(stating()).predict(PAIRS)
     assert (array.dtype, array.shape) == (np.float32, (3, 3))
     np.testing.assert_allclose(array, ROWS, atol=1e-6)
 
 
 def test_array_has_one_order_whatever_the_checkpoints() -> None:
-    """the columns of the array do not follow the checkpoint's order, those of the logits do"""
+    """The columns of the array do not follow the checkpoint's order, those of the logits do."""
 
     def reordered(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
         return [[c, e, n] for e, n, c in stated(pairs)]
@@ -44,14 +44,14 @@ def test_array_has_one_order_whatever_the_checkpoints() -> None:
 
 
 def test_logits_are_the_engines() -> None:
-    """logits are float32 (n, C) as the engine returned them"""
+    """Logits are float32 (n, C) as the engine returned them."""
     logits = NLIReranker(stating()).predict(PAIRS, output="logits")
     assert (logits.dtype, logits.shape) == (np.float32, (3, 3))
     np.testing.assert_array_equal(logits, np.array(stated(PAIRS), dtype=np.float32))
 
 
 def test_dicts() -> None:
-    """dicts name the probabilities and hold Python floats"""
+    """Dicts name the probabilities and hold Python floats."""
     dicts = NLIReranker(stating()).predict(PAIRS, output="dicts")
     assert [list(row) for row in dicts] == [["entailment", "neutral", "contradiction"]] * 3
     assert [list(row.values()) for row in dicts] == [pytest.approx(row, abs=1e-6) for row in ROWS]
@@ -59,12 +59,12 @@ def test_dicts() -> None:
 
 
 def test_labels() -> None:
-    """labels are the likeliest of the three"""
+    """Labels are the likeliest of the three."""
     assert NLIReranker(stating()).predict(PAIRS, output="labels") == ["entailment", "contradiction", "neutral"]
 
 
 def test_frame() -> None:
-    """a frame has a row for each pair and the three columns"""
+    """A frame has a row for each pair and the three columns."""
     pytest.importorskip("pandas")
     frame = NLIReranker(stating()).predict(PAIRS, output="frame")
     assert list(frame.columns) == ["entailment", "neutral", "contradiction"]
@@ -73,7 +73,7 @@ def test_frame() -> None:
 
 @pytest.mark.parametrize("output", ["array", "logits", "dicts", "labels", "frame"])
 def test_no_pairs_make_no_rows(output: str) -> None:
-    """an empty list gives an empty result of the same kind"""
+    """An empty list gives an empty result of the same kind."""
     empty, full = (NLIReranker(stating()).predict(pairs, output=output) for pairs in ([], PAIRS))
     assert type(empty) is type(full)
     assert len(empty) == 0
@@ -81,7 +81,7 @@ def test_no_pairs_make_no_rows(output: str) -> None:
 
 
 def test_forms_of_a_pair() -> None:
-    """tuples, lists, mappings and a frame of pairs give the same rows"""
+    """tuples, lists, mappings and a frame of pairs give the same rows."""
     pandas = pytest.importorskip("pandas")
     reranker = NLIReranker(stating())
     mappings = [{"premise": a, "hypothesis": b, "gold": 1} for a, b in PAIRS]
@@ -91,21 +91,21 @@ def test_forms_of_a_pair() -> None:
 
 
 def test_a_frame_without_the_columns_is_refused() -> None:
-    """a frame that lacks a column is an error that lists what it has"""
+    """A frame that lacks a column is an error that lists what it has."""
     pandas = pytest.importorskip("pandas")
     with pytest.raises(InputError, match=r"no column \['hypothesis'\]: it has \['premise', 'claim'\]"):
         NLIReranker(stating()).predict(pandas.DataFrame({"premise": ["a"], "claim": ["b"]}))
 
 
 def test_a_hole_in_a_frame_is_named() -> None:
-    """a missing text in a frame is an error that names its row"""
+    """A missing text in a frame is an error that names its row."""
     pandas = pytest.importorskip("pandas")
     with pytest.raises(InputTypeError, match="pair 1 "):
         NLIReranker(stating()).predict(pandas.DataFrame({"premise": ["a", None], "hypothesis": ["b", "c"]}))
 
 
 def test_predict_ignores_direction_and_template() -> None:
-    """the rows are the same under any direction and template"""
+    """The rows are the same under any direction and template."""
     other = NLIReranker(stating(), direction="query_entails_passage", template="On {query}", score="margin")
     np.testing.assert_array_equal(other.predict(PAIRS), NLIReranker(stating()).predict(PAIRS))
 
@@ -119,7 +119,7 @@ def test_predict_ignores_direction_and_template() -> None:
     ],
 )
 def test_a_long_premise_gives_the_row_of_its_most_decided_window(windows: list[str], row: list[float]) -> None:
-    """of a long premise's windows the one with the largest max(P(e), P(c)) is the row"""
+    """Of a long premise's windows the one with the largest max(P(e), P(c)) is the row."""
     premise = " ".join(f"It says {chances} there." for chances in windows)
     array = NLIReranker(stating(), window=4).predict([("e=0.3,c=0.3", CLAIM), (premise, CLAIM)])
     np.testing.assert_allclose(array, [[0.3, 0.4, 0.3], row], atol=1e-6)
@@ -127,7 +127,7 @@ def test_a_long_premise_gives_the_row_of_its_most_decided_window(windows: list[s
 
 @pytest.mark.parametrize("pair", [("", CLAIM), (" \n", CLAIM), ("a premise", ""), ("", "")])
 def test_blank_texts_are_pairs(bundled: NLIReranker, pair: tuple[str, str]) -> None:
-    """a blank premise or hypothesis is scored as the model scores it: three probabilities that add up to 1"""
+    """A blank premise or hypothesis is scored as the model scores it: three probabilities that add up to 1."""
     array = bundled.predict([pair])
     assert array.shape == (1, 3)
     assert array.sum() == pytest.approx(1.0, abs=1e-6)
@@ -135,7 +135,7 @@ def test_blank_texts_are_pairs(bundled: NLIReranker, pair: tuple[str, str]) -> N
 
 @given(st.lists(st.tuples(st.integers(1, 49), st.integers(1, 49)), max_size=10))
 def test_rows_are_distributions(chances: list[tuple[int, int]]) -> None:
-    """each row is the distribution of its own pair, wherever it stands"""
+    """Each row is the distribution of its own pair, wherever it stands."""
     pairs = [(f"e={e / 100},c={c / 100}", CLAIM) for e, c in chances]
     array = NLIReranker(stating()).predict(pairs)
     expected = np.array([[e, 100 - e - c, c] for e, c in chances]).reshape(-1, 3) / 100
@@ -143,7 +143,7 @@ def test_rows_are_distributions(chances: list[tuple[int, int]]) -> None:
 
 
 def test_two_labels() -> None:
-    """a two-label checkpoint has NaN in the array, None in dicts, and logits of two columns"""
+    """A two-label checkpoint has NaN in the array, None in dicts, and logits of two columns."""
     reranker = NLIReranker(binary())
     pairs = [("e=0.7,c=0.0", CLAIM), ("e=0.5,c=0.0", CLAIM), ("e=0.2,c=0.0", CLAIM)]
     array = reranker.predict(pairs)
@@ -155,7 +155,7 @@ def test_two_labels() -> None:
 
 
 def test_two_labels_and_a_long_premise() -> None:
-    """a two-label checkpoint takes the window with the largest P(entailment)"""
+    """A two-label checkpoint takes the window with the largest P(entailment)."""
     premise = "It says e=0.2,c=0 there. It says e=0.6,c=0 there. It says e=0.4,c=0 there."
     assert NLIReranker(binary(), window=4).predict([(premise, CLAIM)])[0, 0] == pytest.approx(0.6, abs=1e-6)
 
@@ -167,7 +167,7 @@ def endless() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("output", ["array", "logits", "dicts", "labels"])
 def test_a_generator_gives_a_generator(output: str) -> None:
-    """an iterator of pairs gives an iterator of the rows that a list of them gives"""
+    """An iterator of pairs gives an iterator of the rows that a list of them gives."""
     reranker = NLIReranker(stating())
     pairs = list(itertools.islice(endless(), 2100))
     rows = reranker.predict(iter(pairs), output=output)
@@ -181,7 +181,7 @@ def test_a_generator_gives_a_generator(output: str) -> None:
 
 
 def test_an_endless_generator_is_read_as_it_is_needed() -> None:
-    """rows come out of a generator that never ends, after reading a bounded number ahead"""
+    """Rows come out of a generator that never ends, after reading a bounded number ahead."""
     read = 0
 
     def counted() -> Iterator[tuple[str, str]]:
@@ -198,7 +198,7 @@ def test_an_endless_generator_is_read_as_it_is_needed() -> None:
 
 
 def test_memory_stays_flat_over_a_generator() -> None:
-    """the peak over 15,000 more pairs is that over the first 3,000, give or take 5 %"""
+    """The peak over 15,000 more pairs is that over the first 3,000, give or take 5 %."""
     reranker = NLIReranker(FunctionEngine(lambda pairs: np.zeros((len(pairs), 3))), cache_size=1000)
     rows = reranker.predict(endless())
     tracemalloc.start()
@@ -213,38 +213,39 @@ def test_memory_stays_flat_over_a_generator() -> None:
 
 
 def test_a_generator_and_a_frame() -> None:
-    """a frame of an iterator is an error, since it would hold it whole"""
+    """A frame of an iterator is an error, since it would hold it whole."""
     with pytest.raises(InputError, match="frame of an iterator"):
         NLIReranker(stating()).predict(endless(), output="frame")
 
 
 def test_an_unknown_output_of_a_generator_raises_at_once() -> None:
-    """an unknown output is an error before the first row is asked for"""
+    """An unknown output is an error before the first row is asked for."""
     with pytest.raises(InputError, match="unknown output 'json': expected one of 'array', 'logits'"):
         NLIReranker(stating()).predict(endless(), output="json")
 
 
 def test_a_long_hypothesis_is_refused() -> None:
-    """a hypothesis that leaves the premise fewer than 32 words is an error that names its pair"""
+    """A hypothesis that leaves the premise fewer than 32 words is an error that names its pair."""
     pairs = [("p", "word " * 32), ("p", "word " * 33)]
     reranker = NLIReranker(stating(max_length=64))
     assert reranker.predict(pairs[:1]).shape == (1, 3)
-    with pytest.raises(QueryTooLongError, match="hypothesis of pair 1 takes 33 of the model's 64 tokens.*shorten"):
+    with pytest.raises(QueryTooLongError, match=r"hypothesis of pair 1 takes 33 of the model's 64 tokens.*shorten"):
         reranker.predict(pairs)
 
 
 def test_a_long_hypothesis_in_a_generator_is_named() -> None:
-    """an error of a generator counts pairs from its beginning"""
+    """An error of a generator counts pairs from its beginning."""
     pairs = itertools.chain(itertools.islice(endless(), 1500), [("p", "word " * 33)])
     with pytest.raises(QueryTooLongError, match="pair 1500 "):
         list(NLIReranker(stating(max_length=64)).predict(pairs))
 
 
 @pytest.mark.parametrize(
-    "bad", ["a text", ("one",), ("a", "b", "c"), ("a", None), (b"a", "b"), {"premise": "a"}, None, 3, ("a", float("nan"))]
+    "bad",
+    ["a text", ("one",), ("a", "b", "c"), ("a", None), (b"a", "b"), {"premise": "a"}, None, 3, ("a", float("nan"))],
 )
 def test_what_is_no_pair_is_named(bad: Any) -> None:
-    """something that is not a pair of texts is an error that names its index, in a list and in a generator"""
+    """Something that is not a pair of texts is an error that names its index, in a list and in a generator."""
     for pairs in ([PAIRS[0], PAIRS[1], bad], iter([PAIRS[0], PAIRS[1], bad])):
         with pytest.raises(InputTypeError, match=r"pair 2 must be \(premise, hypothesis\)"):
             list(NLIReranker(stating()).predict(pairs))
@@ -252,13 +253,13 @@ def test_what_is_no_pair_is_named(bad: Any) -> None:
 
 @pytest.mark.parametrize("pairs", [None, 5, "ab", b"ab", {"premise": ["a"], "hypothesis": ["b"]}])
 def test_what_is_no_list_of_pairs_is_refused(pairs: Any) -> None:
-    """a text, a mapping or nothing in place of the list of pairs is an error that shows it"""
+    """A text, a mapping or nothing in place of the list of pairs is an error that shows it."""
     with pytest.raises(InputTypeError, match="pairs must be a list of them, got "):
         NLIReranker(stating()).predict(pairs)
 
 
 def test_pairs_are_not_changed() -> None:
-    """the caller's pairs are afterwards what they were"""
+    """The caller's pairs are afterwards what they were."""
     pairs = [{"premise": "e=0.5,c=0.1", "hypothesis": CLAIM, "meta": {"a": [1]}}]
     before = copy.deepcopy(pairs)
     NLIReranker(stating()).predict(pairs)
@@ -266,13 +267,13 @@ def test_pairs_are_not_changed() -> None:
 
 
 def test_predict_on_the_bundled_model(bundled: NLIReranker) -> None:
-    """the bundled model labels a restatement, a denial and a stranger"""
+    """The bundled model labels a restatement, a denial and a stranger."""
     pairs = [("Every day at noon the ferry sails.", CLAIM), ("The ferry does not sail at noon.", CLAIM)]
     assert bundled.predict(pairs, output="labels") == ["entailment", "contradiction"]
 
 
 def test_a_long_premise_on_the_bundled_model(bundled: NLIReranker) -> None:
-    """a premise over the model's length is windowed, and its row is that of the window that says so"""
+    """A premise over the model's length is windowed, and its row is that of the window that says so."""
     filler = "Tea is grown on hills in the south. " * 150
     reranker = NLIReranker(bundled.engine, window=48)
     array = reranker.predict([(f"{filler}{CLAIM} {filler}", CLAIM)])

@@ -13,66 +13,126 @@ if TYPE_CHECKING:
 
 # Each sentence frame is filled four ways: 4 · 30 sentences, about 2,000 words on everyday things.
 _FRAMES = (
-    ("The bakery on {} sells rye loaves in the morning and keeps a few back for people who work late shifts.",
-     ("Mill Lane", "Harbour Road", "Chapel Street", "the old square")),
-    ("A {} needs little water in winter, and its leaves turn pale when it stands too close to a radiator.",
-     ("rubber plant", "lemon tree", "jade plant", "fig in a pot")),
-    ("Choirs in the valley rehearse on {} evenings, usually in halls where the heating has to be switched on early.",
-     ("Monday", "Tuesday", "Wednesday", "Thursday")),
-    ("The {} was repainted last spring, and the painters left the brass handles as they had found them.",
-     ("reading room", "boat shed", "station clock tower", "school gate")),
-    ("Anyone who borrows a {} from the tool library signs a card and brings it back within a fortnight.",
-     ("cordless drill", "wheelbarrow", "spirit level", "tile cutter")),
-    ("Wool from {} is washed twice, carded by machine and then spun into a soft and rather thin yarn.",
-     ("hill sheep", "young lambs", "angora goats", "alpacas")),
-    ("Their {} was cooked slowly with onions and served with flat bread on plates of blue enamel.",
-     ("lentil stew", "goat curry", "pumpkin soup", "bean casserole")),
-    ("The ferry to {} leaves twice a day, carries eleven cars and does not sail in a northerly gale.",
-     ("the outer island", "Saltholm", "the lighthouse", "Kettle Point")),
-    ("A pianist learning a {} first plays each hand alone and only later brings the two together.",
-     ("slow waltz", "short fugue", "nocturne", "folk dance")),
-    ("Snow on the {} melts in May, and the stream below it runs brown and loud for about three weeks.",
-     ("north ridge", "upper pasture", "pass road", "quarry face")),
-    ("The museum lent a {} to a gallery abroad, packed in a crate that had been made to measure for it.",
-     ("bronze helmet", "glass bowl", "silk banner", "wooden loom")),
-    ("Bicycles with {} are heavier, which riders notice on hills and forget as soon as the road is flat.",
-     ("steel frames", "hub motors", "wide tyres", "child seats")),
-    ("In the {} aisle the labels had been moved by a shelf, so that several shoppers picked the wrong jar.",
-     ("spice", "honey", "pickle", "tea")),
-    ("The {} team trained in the rain, changed in a tent and went home on the last bus of the evening.",
-     ("rowing", "hockey", "relay", "archery")),
-    ("Grandmother kept {} in a tin with a picture of a castle on the lid, high up behind the flour.",
-     ("buttons", "letters", "foreign coins", "seeds")),
-    ("A carpenter cuts {} joints by hand when the wood is precious, since a machine wastes more of it.",
-     ("dovetail", "mortise", "scarf", "finger")),
-    ("Tickets for the {} festival were printed on yellow card and could be handed in for a cup of cider.",
-     ("kite", "lantern", "jazz", "apple")),
-    ("The {} on the third floor hums at night, although two electricians have looked at it already.",
-     ("freezer", "lift motor", "fan", "transformer")),
-    ("He translated {} for a living and said that the shortest sentences always took him longest.",
-     ("manuals", "crime novels", "contracts", "recipes")),
-    ("Foxes were seen near the {}, mostly at dawn, when the bins had been put out for collection.",
-     ("allotments", "tennis courts", "canal lock", "bus depot")),
-    ("Her {} won second prize at the village show, behind a neighbour who has entered for twenty years.",
-     ("marrow", "plum jam", "dahlia", "sponge cake")),
-    ("The radio play about {} was recorded in one afternoon, with rain made from dried peas on a tray.",
-     ("smugglers", "a lost dog", "two inventors", "a night train")),
-    ("Students from the {} course measured the slope with a tape, a stick and a good deal of patience.",
-     ("surveying", "geology", "drawing", "forestry")),
-    ("When the {} stopped, the office moved its meetings to the garden and found that they became shorter.",
-     ("air conditioning", "projector", "coffee machine", "telephone")),
-    ("A pot of {} stood by the door for visitors, next to a note asking them to wipe their boots.",
-     ("mint tea", "basil", "red geraniums", "hand cream")),
-    ("The tailor on the corner mends {} while people wait, and charges by the length of the seam.",
-     ("coats", "tents", "school uniforms", "curtains")),
-    ("Old maps show a {} where the car park is now, with a path leading down to the water.",
-     ("brewery", "convent garden", "rope works", "cattle market")),
-    ("The {} cat sleeps on the warm lid of the printer and leaves only when somebody needs a page.",
-     ("office", "library's", "neighbour's", "ginger")),
-    ("Rice for {} is rinsed until the water runs clear and then left to stand for half an hour.",
-     ("pilaf", "sushi", "pudding", "dumplings")),
-    ("On {} the post arrives late, because the van has to go round by the quarry and the farm shop.",
-     ("Fridays", "market days", "bank holidays", "the first of the month")),
+    (
+        "The bakery on {} sells rye loaves in the morning and keeps a few back for people who work late shifts.",
+        ("Mill Lane", "Harbour Road", "Chapel Street", "the old square"),
+    ),
+    (
+        "A {} needs little water in winter, and its leaves turn pale when it stands too close to a radiator.",
+        ("rubber plant", "lemon tree", "jade plant", "fig in a pot"),
+    ),
+    (
+        "Choirs in the valley rehearse on {} evenings, usually in halls where the heating has to be switched on early.",
+        ("Monday", "Tuesday", "Wednesday", "Thursday"),
+    ),
+    (
+        "The {} was repainted last spring, and the painters left the brass handles as they had found them.",
+        ("reading room", "boat shed", "station clock tower", "school gate"),
+    ),
+    (
+        "Anyone who borrows a {} from the tool library signs a card and brings it back within a fortnight.",
+        ("cordless drill", "wheelbarrow", "spirit level", "tile cutter"),
+    ),
+    (
+        "Wool from {} is washed twice, carded by machine and then spun into a soft and rather thin yarn.",
+        ("hill sheep", "young lambs", "angora goats", "alpacas"),
+    ),
+    (
+        "Their {} was cooked slowly with onions and served with flat bread on plates of blue enamel.",
+        ("lentil stew", "goat curry", "pumpkin soup", "bean casserole"),
+    ),
+    (
+        "The ferry to {} leaves twice a day, carries eleven cars and does not sail in a northerly gale.",
+        ("the outer island", "Saltholm", "the lighthouse", "Kettle Point"),
+    ),
+    (
+        "A pianist learning a {} first plays each hand alone and only later brings the two together.",
+        ("slow waltz", "short fugue", "nocturne", "folk dance"),
+    ),
+    (
+        "Snow on the {} melts in May, and the stream below it runs brown and loud for about three weeks.",
+        ("north ridge", "upper pasture", "pass road", "quarry face"),
+    ),
+    (
+        "The museum lent a {} to a gallery abroad, packed in a crate that had been made to measure for it.",
+        ("bronze helmet", "glass bowl", "silk banner", "wooden loom"),
+    ),
+    (
+        "Bicycles with {} are heavier, which riders notice on hills and forget as soon as the road is flat.",
+        ("steel frames", "hub motors", "wide tyres", "child seats"),
+    ),
+    (
+        "In the {} aisle the labels had been moved by a shelf, so that several shoppers picked the wrong jar.",
+        ("spice", "honey", "pickle", "tea"),
+    ),
+    (
+        "The {} team trained in the rain, changed in a tent and went home on the last bus of the evening.",
+        ("rowing", "hockey", "relay", "archery"),
+    ),
+    (
+        "Grandmother kept {} in a tin with a picture of a castle on the lid, high up behind the flour.",
+        ("buttons", "letters", "foreign coins", "seeds"),
+    ),
+    (
+        "A carpenter cuts {} joints by hand when the wood is precious, since a machine wastes more of it.",
+        ("dovetail", "mortise", "scarf", "finger"),
+    ),
+    (
+        "Tickets for the {} festival were printed on yellow card and could be handed in for a cup of cider.",
+        ("kite", "lantern", "jazz", "apple"),
+    ),
+    (
+        "The {} on the third floor hums at night, although two electricians have looked at it already.",
+        ("freezer", "lift motor", "fan", "transformer"),
+    ),
+    (
+        "He translated {} for a living and said that the shortest sentences always took him longest.",
+        ("manuals", "crime novels", "contracts", "recipes"),
+    ),
+    (
+        "Foxes were seen near the {}, mostly at dawn, when the bins had been put out for collection.",
+        ("allotments", "tennis courts", "canal lock", "bus depot"),
+    ),
+    (
+        "Her {} won second prize at the village show, behind a neighbour who has entered for twenty years.",
+        ("marrow", "plum jam", "dahlia", "sponge cake"),
+    ),
+    (
+        "The radio play about {} was recorded in one afternoon, with rain made from dried peas on a tray.",
+        ("smugglers", "a lost dog", "two inventors", "a night train"),
+    ),
+    (
+        "Students from the {} course measured the slope with a tape, a stick and a good deal of patience.",
+        ("surveying", "geology", "drawing", "forestry"),
+    ),
+    (
+        "When the {} stopped, the office moved its meetings to the garden and found that they became shorter.",
+        ("air conditioning", "projector", "coffee machine", "telephone"),
+    ),
+    (
+        "A pot of {} stood by the door for visitors, next to a note asking them to wipe their boots.",
+        ("mint tea", "basil", "red geraniums", "hand cream"),
+    ),
+    (
+        "The tailor on the corner mends {} while people wait, and charges by the length of the seam.",
+        ("coats", "tents", "school uniforms", "curtains"),
+    ),
+    (
+        "Old maps show a {} where the car park is now, with a path leading down to the water.",
+        ("brewery", "convent garden", "rope works", "cattle market"),
+    ),
+    (
+        "The {} cat sleeps on the warm lid of the printer and leaves only when somebody needs a page.",
+        ("office", "library's", "neighbour's", "ginger"),
+    ),
+    (
+        "Rice for {} is rinsed until the water runs clear and then left to stand for half an hour.",
+        ("pilaf", "sushi", "pudding", "dumplings"),
+    ),
+    (
+        "On {} the post arrives late, because the van has to go round by the quarry and the farm shop.",
+        ("Fridays", "market days", "bank holidays", "the first of the month"),
+    ),
 )
 
 
