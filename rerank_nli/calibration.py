@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from rerank_nli.errors import CalibrationError, one_of, require
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping
 
     from rerank_nli.scores import FloatArray
@@ -80,7 +80,12 @@ class Calibration:
         x = _features(s, method)
         model = require("sklearn.linear_model", "eval").LogisticRegression(C=np.inf, max_iter=1000).fit(x, y)
         weights = model.coef_[0]
-        if weights.sum() <= 0 or weights.min() < 0:
+        if method == "beta" and weights.min() < 0 < weights.max():  # a falling term is left out, as its authors do
+            rising = weights > 0
+            model.fit(x[:, rising], y)
+            weights = np.zeros(2)
+            weights[rising] = model.coef_[0]
+        if weights.max() <= 0 or weights.min() < 0:
             message = (
                 f"the scores do not rise with the labels ({method} weights {weights.tolist()}): look at the labels"
             )
@@ -118,15 +123,15 @@ class Calibration:
         """Read what `save` wrote.
 
         Raises:
-            CalibrationError: the file holds no calibration.
+            CalibrationError: there is no such file, or it holds no calibration.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            calibration = cls(values["method"], values["parameters"], values["key"])
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"{os.fspath(path)} holds no calibration ({error!r})"
+            calibration = cls(values["method"], values["parameters"], dict(values["key"]))
+            calibration.apply(np.array([0.0, 1.0]))  # parameters of another form fail here, not at their first use
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            message = f"{path} holds no calibration that can be read ({error!r})"
             raise CalibrationError(message) from error
-        one_of("calibration method", calibration.method, _APPLY)
         return calibration
 
 

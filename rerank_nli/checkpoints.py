@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -55,12 +56,15 @@ def locate(model: str | Path, revision: str | None) -> Path:
         raise ModelNotFoundError(message)
     import huggingface_hub
 
+    fetch = functools.partial(huggingface_hub.snapshot_download, model, revision=revision)
     wanted = ["*.json", "*.txt", "*.model", *ONNX, "*.onnx_data", "*.safetensors"]
     try:
-        folder = Path(huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=wanted))
+        folder = Path(fetch(allow_patterns=wanted))
         if not any((folder / name).is_file() for name in (*ONNX, *WEIGHTS)):
-            huggingface_hub.snapshot_download(model, revision=revision, allow_patterns=["pytorch_model*.bin"])
+            fetch(allow_patterns=["pytorch_model*.bin"])
     except Exception as error:
+        with contextlib.suppress(Exception):  # a commit is asked for at the Hub even if the cache has it
+            return Path(fetch(allow_patterns=wanted, local_files_only=True))
         cache = huggingface_hub.constants.HF_HUB_CACHE
         message = f"{model!r} is no folder here and was not found on the Hub or in its cache, {cache} ({error})"
         raise ModelNotFoundError(message.replace("\n", " ")) from error

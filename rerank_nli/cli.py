@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ _PROBES = (
 )
 _STATEMENT = {"rank": "query", "filter": "query", "verify": "claim", "check": "answer"}
 _INTERRUPTED = 130
+_WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture asks no other host for anything
 _PACKAGES = (  # the package, what its core needs, what its extras bring
     *("rerank-nli", "numpy", "tokenizers", "onnxruntime", "huggingface-hub"),
     *("torch", "transformers", "sentence-transformers", "faiss-cpu", "model2vec", "rich"),
@@ -227,7 +229,8 @@ def _demo(options: argparse.Namespace) -> int:
     console = require("rich.console", "demo").Console(record=options.svg is not None)
     console.print(demo.render(shown))
     if options.svg:
-        console.save_svg(str(options.svg), title=f'rerank-nli demo --query "{query}"')
+        picture = console.export_svg(title=f'rerank-nli demo --query "{query}"')
+        options.svg.write_text(_WEB_FONT.sub("", picture), encoding="utf-8")
     return 0
 
 

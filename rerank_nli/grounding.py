@@ -47,7 +47,7 @@ def verdict(claim: str, ranking: Ranking, threshold: float) -> Verdict:
     )
 
 
-def pinpoint(scorer: Scorer, rankings: Sequence[Ranking], kind: str) -> list[Ranking]:
+def pinpoint(scorer: Scorer, rankings: Sequence[Ranking]) -> list[Ranking]:
     """Narrow each span from the window that won to the sentence in it that alone scores highest.
 
     The refutation span likewise becomes the sentence with the highest P(contradiction). Scores and probabilities stay
@@ -56,10 +56,9 @@ def pinpoint(scorer: Scorer, rankings: Sequence[Ranking], kind: str) -> list[Ran
     Args:
         scorer: the one that made the rankings.
         rankings: what to narrow.
-        kind: the score kind that they have in common.
     """
     texts = [[p.text[a:b] for p in ranking for w in _windows(p) for a, b in _inside(p, w)] for ranking in rankings]
-    scored = scorer.score([ranking.query for ranking in rankings], texts, kind)
+    scored = scorer.score([ranking.query for ranking in rankings], texts)
     by_text = [dict(zip(t, s, strict=True)) for t, s in zip(texts, scored, strict=True)]
     return [
         replace(ranking, passages=tuple(_narrowed(p, known) for p in ranking))

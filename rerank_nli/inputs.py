@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,9 @@ def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: A
 
 
 def listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
-    """Several of something as a list: a text or a mapping is one thing, and refused."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+    """Several of something as a list: a text, a mapping or a table is one thing, and refused."""
+    one = isinstance(values, str | bytes | Mapping) or hasattr(values, "columns")  # a DataFrame iterates over columns
+    if one or not isinstance(values, Iterable):
         message = f"{what} must be a list of them, got {values!r:.80}"
         raise InputTypeError(message)
     return list(values)
@@ -59,7 +61,7 @@ def pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
     """Premise and hypothesis of a pair in either of its forms."""
     if isinstance(pair, Mapping):
         pair = (pair.get("premise"), pair.get("hypothesis"))
-    whole = isinstance(pair, tuple | list) and len(pair) == 2  # noqa: PLR2004
+    whole = isinstance(pair, tuple | list | np.ndarray) and len(pair) == 2  # noqa: PLR2004
     if not whole or not all(isinstance(text, str) for text in pair):
         message = (
             f"pair {index} must be (premise, hypothesis) or a mapping with those keys, texts both; got {pair!r:.80}"
@@ -70,12 +72,12 @@ def pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
 
 def check_top_k(top_k: int | None) -> None:
     """Refuse what is no count."""
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1):
         message = f"top_k={top_k!r}: expected a count from 1, or None for all"
         raise InputError(message)
 
 
-def retrieval(scores: Sequence[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:
+def retrieval(scores: Iterable[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:
     """Retrieval scores as (n,), finite, with what fusing them needs."""
     if fuse is not None:
         one_of("fuse", fuse, FUSIONS)

@@ -58,6 +58,7 @@ class Manifest:
             return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            values["files"] = dict(values["files"])
             manifest = cls(**{f.name: values[f.name] for f in fields(cls)})
         except (ValueError, KeyError, TypeError) as error:
             message = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -29,7 +30,23 @@ __all__ = ["NLIReranker"]
 
 KEEPS = ("entailment", "contradiction", "evidence")
 OUTPUTS = ("array", "logits", "dicts", "labels", "frame")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _CHUNK = 1024  # pairs of a generator that are scored at a time
+
+
+def _in_thread(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, Coroutine[Any, Any, _Result]]:
+    """The async form of a verb."""
+
+    @functools.wraps(verb)
+    async def awaitable(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        import asyncio  # slow to import, and there already where this is called
+
+        return await asyncio.to_thread(verb, *args, **kwargs)
+
+    awaitable.__name__ = f"a{verb.__name__}"
+    awaitable.__doc__ = f"`{verb.__name__}` in a thread: the event loop goes on. Arguments and errors are the same."
+    return awaitable
 
 
 class NLIReranker:
@@ -77,7 +94,7 @@ class NLIReranker:
     ) -> None:
         if normalize is not None:
             one_of("normalize", normalize, NORMALIZATIONS)
-        if not hasattr(model, "logits"):
+        if isinstance(model, type) or not hasattr(model, "logits"):
             model = load(model, engine=engine, labels=labels)  # type: ignore[arg-type]
         elif engine != "auto" or labels is not None:
             message = "engine= and labels= are for loading a model: give them to load() when you pass an Engine"
@@ -95,6 +112,7 @@ class NLIReranker:
             cache_size=cache_size,
             batch_tokens=batch_tokens,
         )
+        self._judge = self._scorer.for_verdicts()
 
     @property
     def engine(self) -> Engine:
@@ -117,7 +135,7 @@ class NLIReranker:
         passages: Iterable[Any] | None = None,
         top_k: int | None = None,
         *,
-        retrieval_scores: Sequence[float] | None = None,
+        retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
         alpha: float = 0.5,
     ) -> Ranking:
@@ -161,7 +179,7 @@ class NLIReranker:
         keep: str = "entailment",
         top_k: int | None = None,
         *,
-        retrieval_scores: Sequence[float] | None = None,
+        retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
         alpha: float = 0.5,
     ) -> Filtered:
@@ -216,15 +234,18 @@ class NLIReranker:
         Args:
             ranking: from this reranker.
         """
-        return grounding.pinpoint(self._scorer, [ranking], ranking.score_kind)[0]
+        return grounding.pinpoint(self._scorer, [ranking])[0]
 
     def verify(self, claim: str, passages: Iterable[Any], threshold: float = 0.5) -> Verdict:
         """Say whether the passages support a claim, refute it, or settle nothing.
 
+        Passages are judged by P(entailment) and P(contradiction) of their strongest window, passage → claim, whatever
+        the reranker's own direction, score kind and pool.
+
         Args:
             claim: one statement.
             passages: as `rank`.
-            threshold: 0..1, for P(entailment) and P(contradiction), whatever the reranker's score kind.
+            threshold: 0..1, for P(entailment) and P(contradiction).
 
         Returns:
             The verdict, the spans of its passages narrowed to the deciding sentence.
@@ -306,31 +327,20 @@ class NLIReranker:
             [inputs.pair(index, pair) for index, pair in enumerate(inputs.listed("pairs", pairs))], output
         )
 
-    async def arank(self, *args: Any, **kwargs: Any) -> Ranking:  # noqa: ANN401
-        """`rank` in a thread: the event loop goes on."""
-        return await _in_thread(self.rank, args, kwargs)
-
-    async def afilter(self, *args: Any, **kwargs: Any) -> Filtered:  # noqa: ANN401
-        """`filter` in a thread: the event loop goes on."""
-        return await _in_thread(self.filter, args, kwargs)
-
-    async def averify(self, *args: Any, **kwargs: Any) -> Verdict:  # noqa: ANN401
-        """`verify` in a thread: the event loop goes on."""
-        return await _in_thread(self.verify, args, kwargs)
-
-    async def acheck(self, *args: Any, **kwargs: Any) -> Grounding:  # noqa: ANN401
-        """`check` in a thread: the event loop goes on."""
-        return await _in_thread(self.check, args, kwargs)
+    arank = _in_thread(rank)
+    afilter = _in_thread(filter)  # noqa: A003 - the method above, not the builtin
+    averify = _in_thread(verify)
+    acheck = _in_thread(check)
 
     def _rank_all(
         self,
         queries: Sequence[Any],
         passage_lists: Sequence[Iterable[Any]],
         *,
-        retrieval_scores: Sequence[float] | None = None,
+        retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
         alpha: float = 0.5,
-        kind: str | None = None,
+        scorer: Scorer | None = None,
         many: bool = False,
     ) -> list[Ranking]:
         for index, query in enumerate(queries):
@@ -344,9 +354,10 @@ class NLIReranker:
             for of, passages in zip(of_list, lists, strict=True)
         ]
         retrieval = inputs.retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
-        scored = self._scorer.score(queries, [[text for text, _ in texts] for texts in read], kind)
+        scorer = scorer or self._scorer
+        scored = scorer.score(queries, [[text for text, _ in texts] for texts in read])
         return [
-            self._ranking(query, passages, texts, numbers, retrieval, fuse, alpha, kind)
+            self._ranking(query, passages, texts, numbers, retrieval, fuse, alpha, scorer)
             for query, passages, texts, numbers in zip(queries, lists, read, scored, strict=True)
         ]
 
@@ -359,7 +370,7 @@ class NLIReranker:
         retrieval: FloatArray | None,
         fuse: str | None,
         alpha: float,
-        kind: str | None,
+        scorer: Scorer,
     ) -> Ranking:
         scores = np.array([s.score for s in scored])  # (n,)
         fused = scores if fuse is None or retrieval is None else FUSIONS[fuse](scores, retrieval, alpha)
@@ -383,18 +394,16 @@ class NLIReranker:
             )
             for i in np.argsort(-fused, kind="stable")
         )
-        kind = kind or self._scorer.kind
-        calibrated = self.calibrated and kind == self._scorer.kind
-        return Ranking(query, ranked, self._scorer.direction, kind, calibrated)
+        return Ranking(query, ranked, scorer.direction, scorer.kind, scorer.calibration is not None)
 
     def _verdicts(self, claims: Sequence[str], passages: Iterable[Any], threshold: float) -> list[Verdict]:
         self.engine.labels.require_contradiction("a verdict")
         threshold = check_threshold(threshold, "entailment")
         passages = inputs.listed("passages", passages)
-        rankings = self._rank_all(claims, [passages] * len(claims), kind="entailment")
+        rankings = self._rank_all(claims, [passages] * len(claims), scorer=self._judge)
         verdicts = [grounding.verdict(c, ranking, threshold) for c, ranking in zip(claims, rankings, strict=True)]
         sides = [side for verdict in verdicts for side in (verdict.supporting, verdict.refuting)]
-        narrowed = iter(grounding.pinpoint(self._scorer, sides, "entailment"))
+        narrowed = iter(grounding.pinpoint(self._judge, sides))
         return [replace(v, supporting=next(narrowed), refuting=next(narrowed)) for v in verdicts]
 
     def _predict(self, pairs: Sequence[tuple[str, str]], output: str, first: int = 0) -> Any:  # noqa: ANN401
@@ -417,12 +426,6 @@ class NLIReranker:
             if not chunk:
                 return
             yield from self._predict(chunk, output, first)
-
-
-async def _in_thread(verb: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    import asyncio  # slow to import, and there already where this is called
-
-    return await asyncio.to_thread(verb, *args, **kwargs)
 
 
 def _compared(passage: RankedPassage, keep: str) -> float:

@@ -5,6 +5,7 @@ It is the only place that knows which side the passage stands on.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,13 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rerank_nli.batches import in_batches
 from rerank_nli.calibration import Calibration
-from rerank_nli.errors import CalibrationError, InputError, InputTypeError, QueryTooLongError, one_of
+from rerank_nli.errors import CalibrationError, DamagedModelError, InputError, InputTypeError, QueryTooLongError, one_of
 from rerank_nli.scores import COMBINES, KINDS, probabilities
 from rerank_nli.types import Span
 from rerank_nli.windows import POOLS, windows
@@ -138,15 +140,19 @@ class Scorer:
             "pool": self.pool,
         }
 
-    def score(
-        self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]], kind: str | None = None
-    ) -> list[list[Scored]]:
+    def for_verdicts(self) -> Scorer:
+        """The same engine and cache, set to what a verdict means: P(entailment), passage → claim, strongest window."""
+        judge = copy.copy(self)
+        judge.direction, judge.kind, judge.pool = "passage_entails_query", "entailment", "max"
+        judge.calibration = self.calibration if self.calibration and self.calibration.key == judge.key else None
+        return judge
+
+    def score(self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]]) -> list[list[Scored]]:
         """Score each query's passages, all in one stream of batches.
 
         Args:
             queries: q texts, none blank.
             passage_lists: q lists of texts.
-            kind: a score kind other than the reranker's own, which is then not calibrated.
 
         Returns:
             q lists, in the order of the passages.
@@ -155,7 +161,6 @@ class Scorer:
             InputError: a blank query.
             QueryTooLongError: a query that leaves fewer than 32 tokens for a passage.
         """
-        kind = kind or self.kind
         forms = [self._tokenized_forms(query, index) for index, query in enumerate(queries)]
         tokenized = self._tokenize({text for passages in passage_lists for text in passages})
         pairs: list[tuple[Tokens, Tokens]] = []
@@ -171,8 +176,8 @@ class Scorer:
                 cuts[-1].append(_Cut([w.span for w in cut], rows))
                 rows += len(cut)
         p = self._probabilities(pairs)  # (rows, D, 3)
-        s = self._combined(p, kind)  # (rows,)
-        return [[self._pooled(cut, s, p, kind) for cut in passage_cuts] for passage_cuts in cuts]
+        s = self._combined(p)  # (rows,)
+        return [[self._pooled(cut, s, p) for cut in passage_cuts] for passage_cuts in cuts]
 
     def predict(self, pairs: Sequence[tuple[str, str]], first: int = 0) -> tuple[FloatArray, FloatArray]:
         """Logits and probabilities of (premise, hypothesis) texts, without direction and template.
@@ -251,23 +256,23 @@ class Scorer:
         p = probabilities(self._logits(pairs), self.engine.labels, self.engine.temperature)
         return p.reshape(-1, forms, directions, 3).mean(axis=1)
 
-    def _combined(self, p: FloatArray, kind: str) -> FloatArray:
-        formula = KINDS[kind].formula
+    def _combined(self, p: FloatArray) -> FloatArray:
+        formula = KINDS[self.kind].formula
         if self.direction != "bidirectional":
             return formula(p[:, 0])
         return COMBINES[self.combine](formula(p[:, 0]), formula(p[:, 1]))
 
-    def _pooled(self, cut: _Cut, s: FloatArray, p: FloatArray, kind: str) -> Scored:
+    def _pooled(self, cut: _Cut, s: FloatArray, p: FloatArray) -> Scored:
         count = len(cut.spans)
         if not count:
             nothing = np.array([0.0, np.nan, np.nan] if self.engine.labels.binary else [0.0, 1.0, 0.0])
             reverse = nothing if self.direction == "bidirectional" else None
             none = Span(0, 0)
-            return Scored(KINDS[kind].floor, nothing, reverse, none, float(nothing[2]), none, 0)
+            return Scored(KINDS[self.kind].floor, nothing, reverse, none, float(nothing[2]), none, 0)
         rows = slice(cut.row, cut.row + count)
         scores, per_window = s[rows], p[rows]  # (w,), (w, D, 3)
         score = POOLS[self.pool](scores)
-        if self.calibration is not None and kind == self.kind:
+        if self.calibration is not None:
             score = float(self.calibration.apply(np.array(score)))
         best, worst = int(scores.argmax()), int(per_window[:, 0, 2].argmax())
         return Scored(
@@ -288,7 +293,10 @@ class Scorer:
         known = {key: row for key in set(keys) if (row := self._cache.get(key)) is not None}
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         if new:
-            rows = in_batches(list(new.values()), self.engine.logits, self.batch_tokens)
+            rows = in_batches(list(new.values()), self.engine.logits, self.batch_tokens, self.engine.special)
+            if not np.isfinite(rows).all():
+                message = f"the {self.engine.name} engine returned logits that are not finite: the model is damaged"
+                raise DamagedModelError(message)
             for key, row in zip(new, rows, strict=True):
                 known[key] = row
                 self._cache.put(key, row)
@@ -316,10 +324,10 @@ class _Cache:
     """
 
     def __init__(self, size: int) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        if isinstance(size, bool) or not isinstance(size, Integral) or size < 0:
             message = f"cache_size={size!r}: expected a count of pairs, 0 for none"
             raise InputError(message)
-        self.size = size
+        self.size: int = int(size)
         self._rows: OrderedDict[bytes, FloatArray] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -368,7 +376,7 @@ def _templates(template: str | Sequence[str] | None) -> str | tuple[str, ...]:
 def _count(what: str, value: int | None, most: int | None = None) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1 or (most is not None and value > most):
         message = f"{what}={value!r}: expected a whole number of tokens from 1{f' to {most}' if most else ''}"
         raise InputError(message)
     return value

@@ -89,9 +89,9 @@ class RankedPassage:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field but the caller's own object, as JSON types; an id that JSON has no type for becomes its str."""
+        """Every field but the caller's own object, as JSON types; an id that is no text or int becomes its str."""
         row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "passage"}
-        row["id"] = self.id if isinstance(self.id, str | int | float | None) else str(self.id)
+        row["id"] = self.id if isinstance(self.id, str | int | None) else str(self.id)
         row["span"] = list(self.span)
         row["refutation_span"] = None if self.refutation_span is None else list(self.refutation_span)
         row["reverse"] = None if self.reverse is None else self.reverse._asdict()

@@ -6,6 +6,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from rerank_nli import NLIReranker, OnnxEngine, load
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Point every cache at a folder that goes away, before huggingface_hub reads its settings."""
+    hypothesis.settings.register_profile("tests", deadline=None)  # other work on the machine is no failure
+    hypothesis.settings.load_profile("tests")
     scratch = tempfile.TemporaryDirectory(prefix="rerank-nli-tests-")
     config.add_cleanup(scratch.cleanup)
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -32,7 +35,7 @@ def bundled() -> NLIReranker:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Makes a Hugging Face folder with random weights: make_checkpoint("BertForSequenceClassification", id2label=…)."""
+    """Makes a Hugging Face folder of an architecture, with random weights and further settings of its config."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
 
@@ -75,7 +78,9 @@ def exported(checkpoint: Path) -> OnnxEngine:
     return engine
 
 
-_CORPUS = "The quick brown fox jumps over a lazy dog. A cat sleeps on the mat, and nobody sees it! Does it rain? No: sun."
+_CORPUS = (
+    "The quick brown fox jumps over a lazy dog. A cat sleeps on the mat, and nobody sees it! Does it rain? No: sun."
+)
 
 
 def _word_pieces() -> Any:

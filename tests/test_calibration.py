@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from rerank_nli import Calibration, CalibrationError, InputError
+from rerank_nli import Calibration, CalibrationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def _truth(s: FloatArray) -> FloatArray:
     return odds / (1 + odds)
 
 
-def _sample(seed: int, size: int = 8000) -> tuple[FloatArray, FloatArray]:
+def _sample(seed: int, size: int = 8000) -> tuple[FloatArray, Any]:
     rng = np.random.default_rng(seed)
     scores = rng.uniform(0.001, 0.999, size)
     return scores, rng.uniform(size=size) < _truth(scores)
@@ -157,7 +157,7 @@ def test_samples_that_cannot_be_fitted(
 
 def test_unknown_method() -> None:
     """An unknown method is an error that lists the three."""
-    with pytest.raises(InputError, match="'spline'.*'platt', 'beta', 'isotonic'"):
+    with pytest.raises(InputError, match=r"'spline'.*'platt', 'beta', 'isotonic'"):
         Calibration.fit(*_sample(1, 50), "spline", KEY)
 
 
@@ -177,21 +177,38 @@ def test_each_difference_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "3", "{}", '{"method": "platt"}', '{"method": "platt", "parameters": [[1], [0]]}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "{}",
+        '{"method": "platt"}',
+        '{"method": "platt", "parameters": [[1], [0]]}',
+        '{"method": "platt", "parameters": [["a"]], "key": {}}',
+    ],
 )
 def test_files_without_a_calibration(content: str, tmp_path: Path) -> None:
     """A file that holds something else is an error that names it."""
     path = tmp_path / "other.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(CalibrationError, match=re.escape(f"{path} holds no calibration")):
+    with pytest.raises(CalibrationError, match=re.escape(f"{path} holds no calibration that can be read")):
         Calibration.load(path)
 
 
+def test_no_file(tmp_path: Path) -> None:
+    """A file that is not there, and a folder, are an error that names the place."""
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(CalibrationError, match=re.escape(str(path))):
+            Calibration.load(path)
+
+
 def test_files_of_another_method(tmp_path: Path) -> None:
-    """A file with a method that this version does not know is refused with the ones that it knows."""
+    """A file with a method that this version does not know is refused by name."""
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps({"method": "spline", "parameters": [], "key": {}}), encoding="utf-8")
-    with pytest.raises(InputError, match="'spline'.*'platt', 'beta', 'isotonic'"):
+    with pytest.raises(CalibrationError, match="spline"):
         Calibration.load(path)
 
 

@@ -74,7 +74,7 @@ def test_unclear_names(names: list[str]) -> None:
 
 def test_one_output() -> None:
     """A head with one output is refused as a relevance reranker, with its name."""
-    with pytest.raises(LabelError, match="'LABEL_0'.*relevance reranker"):
+    with pytest.raises(LabelError, match=r"'LABEL_0'.*relevance reranker"):
         Labels.of(["LABEL_0"])
 
 
@@ -108,7 +108,7 @@ def test_given_labels_of_another_length() -> None:
 
 
 @pytest.mark.parametrize("own", [None, {}])
-def test_no_names_at_all(own: dict[int, str] | None) -> None:
+def test_no_names_at_all(own: dict[int | str, str] | None) -> None:
     """A checkpoint without names needs labels=, and the error says so."""
     with pytest.raises(LabelError, match="names no labels: pass labels="):
         Labels.resolve(own, None)

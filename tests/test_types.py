@@ -60,9 +60,11 @@ def test_passage_to_dict_holds_all_but_the_object() -> None:
     assert json.loads(json.dumps(row)) == row
 
 
-@pytest.mark.parametrize(("own", "written"), [("a", "a"), (7, 7), (None, None), (UUID(int=1), str(UUID(int=1)))])
+@pytest.mark.parametrize(
+    ("own", "written"), [("a", "a"), (7, 7), (None, None), (UUID(int=1), str(UUID(int=1))), (float("nan"), "nan")]
+)
 def test_ids_in_a_dict(own: Any, written: Any) -> None:
-    """An id that JSON knows stays what it is, another one becomes its text."""
+    """An id that is a text or a whole number stays what it is, another one becomes its text."""
     assert _passage(id=own).to_dict()["id"] == written
 
 
@@ -125,7 +127,7 @@ def test_dicts_of_all_results_are_json() -> None:
 
 def test_groundedness_is_the_share_supported() -> None:
     """One supported sentence of four is 0.25, and a refuted one counts like one without evidence."""
-    verdicts = tuple(map(_verdict, ("supported", "refuted", "insufficient", "refuted")))
+    verdicts = (_verdict("supported"), _verdict("refuted"), _verdict("insufficient"), _verdict("refuted"))
     assert Grounding("", verdicts, (Span(0, 0),) * 4).groundedness == 1 / 4
 
 
@@ -155,7 +157,6 @@ def test_results_are_frozen(result: Any) -> None:
 
 def test_results_survive_pickle() -> None:
     """A pickled result comes back equal."""
-    grounding = Grounding(TEXT, (_verdict("refuted"),), (Span(0, 10),))
-    plain = dataclasses.replace(_ranking(_passage(passage=TEXT)), calibrated=True)
-    grounding = dataclasses.replace(grounding, verdicts=(dataclasses.replace(_verdict("refuted"), refuting=plain),))
+    verdict = dataclasses.replace(_verdict("refuted"), refuting=_ranking(_passage(passage=TEXT)))
+    grounding = Grounding(TEXT, (verdict,), (Span(0, 10),))
     assert pickle.loads(pickle.dumps(grounding)) == grounding  # noqa: S301 - made on this line
