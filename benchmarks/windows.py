@@ -1,8 +1,8 @@
 """How many tokens of a passage should the bundled model judge at once? Run: python benchmarks/windows.py --data DIR.
 
 Each document is one passage: the abstracts that SciFact's first 200 training claims cite, and FM2's evidence sentences
-joined, for its first 200 claims. DIR is a folder with retrieval/scifact/{claims_train,corpus}.jsonl.gz and
-evidence/fm2_dev.jsonl.gz.
+for its first 200 claims, joined in random order. DIR is a folder with evidence/fm2_dev.jsonl.gz and
+retrieval/scifact/{claims_train,corpus}.jsonl.gz.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def scifact(data: Path) -> list[Document]:
 
 def fm2(data: Path) -> list[Document]:
     documents = []
-    claims = rows(data / "evidence/fm2_dev.jsonl.gz")
-    for claim in claims[:200]:
-        gold = {i for i, label in enumerate(claim["labels"]) if label != "unlabelled"}
-        text, spans = join(claim["passages"], gold)
+    rng = np.random.default_rng(0)
+    for claim in rows(data / "evidence/fm2_dev.jsonl.gz")[:200]:
+        order = rng.permutation(len(claim["passages"]))  # the file has the evidence first
+        gold = {place for place, i in enumerate(order) if claim["labels"][i] != "unlabelled"}
+        text, spans = join([claim["passages"][i] for i in order], gold)
         documents.append(Document(claim["query"], text, claim["claim_label"], spans))
     return documents
 

@@ -1,8 +1,8 @@
 """Teach a checkpoint that a text about something else is neutral. Run: python scripts/teach_neutral.py --help.
 
 In NLI training sets every premise is on topic, so a model trained on them alone calls unrelated text a contradiction.
-This goes on from such a checkpoint with pairs that a retriever would bring: a premise taken from elsewhere, at random or
-for its likeness to the hypothesis, and premises among unrelated sentences, beside a replay of the original pairs.
+This goes on from such a checkpoint with pairs that a retriever would bring: a premise taken from elsewhere, at random
+or for its likeness to the hypothesis, and premises among unrelated sentences, beside a replay of the original pairs.
 
 DATA is nli/train.jsonl.gz: premise, hypothesis, label (entailment, neutral, contradiction or not_entailment), source.
 """

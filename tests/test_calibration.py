@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from rerank_nli import Calibration, CalibrationError
+from rerank_nli import Calibration, CalibrationError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
