@@ -234,17 +234,19 @@ def _bar(passage: RankedPassage) -> Any:  # noqa: ANN401
     return bar.append("▓" * no, style="red")
 
 
+def _contradicts(passage: RankedPassage) -> bool:
+    return passage.refutation is not None and passage.refutation >= 0.5  # noqa: PLR2004 - more likely than not
+
+
 def _why(passage: RankedPassage) -> str:
-    if passage.refutation is not None and passage.refutation >= 0.5:  # noqa: PLR2004 - more likely than not
-        return f"contradicts ({passage.refutation:.2f})"
-    return "does not say"
+    return f"contradicts ({passage.refutation:.2f})" if _contradicts(passage) else "does not say"
 
 
 def _excerpt(passage: RankedPassage, *, inside: bool) -> Any:  # noqa: ANN401
     from rich.text import Text
 
-    refutes = not inside and passage.refutation_span is not None and (passage.refutation or 0) > passage.entailment
-    span = passage.refutation_span if refutes and passage.refutation_span else passage.span
+    refutes = not inside and _contradicts(passage)
+    span = (passage.refutation_span if refutes else None) or passage.span
     room = max(0, _EXCERPT - (span.end - span.start))
     start = max(0, min(span.start - room // 2, len(passage.text) - _EXCERPT))
     if start:  # begin with a whole word
@@ -252,7 +254,7 @@ def _excerpt(passage: RankedPassage, *, inside: bool) -> Any:  # noqa: ANN401
     end = min(len(passage.text), max(start + _EXCERPT, span.start + _EXCERPT))
     text = Text("" if start == 0 else "… ", style="" if inside else "dim")
     text.append(_one_line(passage.text[start : span.start]))
-    style = ("black on green" if inside else "red") if inside or refutes else ""
+    style = "black on green" if inside else "not dim red" if refutes else ""
     text.append(_one_line(passage.text[span.start : min(span.end, end)]), style=style)
     text.append(_one_line(passage.text[span.end : end]))
     return text.append("" if end == len(passage.text) else " …")

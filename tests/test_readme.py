@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -49,3 +50,25 @@ def test_pictures_and_links_exist() -> None:
     """Every file that the README points at is in the repository."""
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_figures_are_those_measured() -> None:
+    """The README's tables are the committed outputs of the benchmarks."""
+    results = ROOT / "benchmarks" / "results"
+    summary = json.loads((results / "demo_corpus.json").read_text(encoding="utf-8"))["summary"]
+    for name, figure in summary["claim"].items():
+        assert name == "queries" or f"| {name} | {figure} |" in README, name
+    for name, figures in json.loads((results / "accuracy.json").read_text(encoding="utf-8"))["sets"].items():
+        assert f"| {name} | {figures['rows']:,} | {figures['accuracy']:.1%} | {figures['ECE']:.3f} |" in README, name
+
+
+def test_figures_are_of_the_bundled_weights() -> None:
+    """Every benchmark of the NLI model was run on the weights that are bundled, and the model card says the same."""
+    bundled = json.loads((ROOT / "rerank_nli/mini/nli/manifest.json").read_text(encoding="utf-8"))
+    for name in ("accuracy", "templates", "windows"):
+        result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
+        assert result["fingerprint"] == bundled["files"]["model.onnx"], name
+        if name == "accuracy":
+            assert result["temperature"] == bundled["temperature"]
+            for dataset, figures in result["sets"].items():
+                assert bundled["scores"][f"{dataset} accuracy"] == figures["accuracy"]
