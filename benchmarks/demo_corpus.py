@@ -72,7 +72,10 @@ def main() -> None:
                 sum(row["verdict"] == "refuted" for row in unsupported), len(unsupported)
             ),
         }
-    RESULT.write_text(json.dumps({"summary": summary, "queries": rows}, indent=1) + "\n", encoding="utf-8")
+    RESULT.write_text(
+        json.dumps({"fingerprint": reranker.engine.fingerprint, "summary": summary, "queries": rows}, indent=1) + "\n",
+        encoding="utf-8",
+    )
     print("| | claims | questions |\n|---|---|---|")
     for name in summary["claim"]:
         print(f"| {name} | {summary['claim'][name]} | {summary['question'][name]} |")

@@ -18,7 +18,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from rerank_nli import NLIReranker, load
-from rerank_nli.demo import CORPUS, QUERIES
+from rerank_nli.demo import CORPUS
+from rerank_nli.grounding import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +50,12 @@ FORMS: dict[str, Callable[[str], str]] = {
     "The text says {query without ?}.": lambda q: f"The text says {bare(q)}.",
 }
 ANSWERS: dict[str, Callable[[str, str], str]] = {
+    "statement (rules of grounding.py)": statement,
     "{question} {answer}": lambda q, a: f"{q} {a}",
-    "{question} {answer}.": lambda q, a: f"{q} {a[0].upper()}{a[1:]}.",
+    "{answer}: {question without ?}.": lambda q, a: f"{a[0].upper()}{a[1:]}: {bare(q)}.",
     "The answer to {question} is {answer}.": lambda q, a: f"The answer to {q} is {a}.",
-    "{question without ?}: {answer}": lambda q, a: f"{bare(q)}: {a}",
     "{answer}": lambda _, a: a,
-    "{answer} is the answer": lambda _, a: f"{a} is the answer.",
+    "{answer} is the answer.": lambda _, a: f"{a} is the answer.",
 }
 
 
@@ -80,23 +81,21 @@ def wikiqa(reranker: NLIReranker, questions: list[dict[str, Any]], form: Callabl
     return {"wikiqa MRR": round(float(np.mean(reciprocal)), 4), "wikiqa MAP": round(float(np.mean(precision)), 4)}
 
 
-def answers(reranker: NLIReranker, form: Callable[[str, str], str]) -> dict[str, float]:
+def answers(reranker: NLIReranker, form: Callable[[str, str], str]) -> dict[str, Any]:
     """Each candidate answer against all passages that the question lists, its score the best passage's."""
     texts = {row["id"]: row["text"] for row in rows(CORPUS)}
-    queries = {row["id"]: row for row in rows(QUERIES)}
     right = 0
     margins = []
     cases = rows(HERE / "answers.jsonl")
     for case in cases:
-        query = queries[case["id"]]
-        passages = [texts[i] for i in (*query["supports"], *query["lookalikes"])]
-        hypotheses = [form(query["query"], answer) for answer in (case["right"], *case["wrong"])]
+        passages = [texts[i] for i in case["passages"]]
+        hypotheses = [form(case["question"], answer) for answer in (case["right"], *case["wrong"])]
         rankings = reranker.rank_many(hypotheses, [passages] * len(hypotheses))
         best, *others = (ranking[0].score for ranking in rankings)
         right += best > max(others)
         margins.append(best - max(others))
     return {
-        "right answer first": round(right / len(cases), 4),
+        "right answer first": f"{right} of {len(cases)}",
         "margin over the best wrong one": round(float(np.mean(margins)), 4),
     }
 

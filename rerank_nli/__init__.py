@@ -13,6 +13,7 @@ from rerank_nli.errors import (
     QueryTooLongError,
     RerankNLIError,
 )
+from rerank_nli.labels import Labels
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.types import (
     Filtered,
@@ -24,6 +25,7 @@ from rerank_nli.types import (
     Span,
     Verdict,
 )
+from rerank_nli.windows import Tokens
 
 __all__ = [
     "Calibration",
@@ -36,6 +38,7 @@ __all__ = [
     "InputError",
     "InputTypeError",
     "LabelError",
+    "Labels",
     "MissingExtraError",
     "ModelNotFoundError",
     "NLIReranker",
@@ -47,6 +50,7 @@ __all__ = [
     "Ranking",
     "RerankNLIError",
     "Span",
+    "Tokens",
     "TorchEngine",
     "Verdict",
     "load",

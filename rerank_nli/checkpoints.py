@@ -36,19 +36,24 @@ __all__ = [
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 ONNX = ("model.onnx", "onnx/model.onnx")
+_UNSTATED = 10**9  # transformers writes 10**30 where a tokenizer has no longest length
 
 
-def locate(model: str | Path, revision: str | None) -> Path:
+def locate(model: str | os.PathLike[str], revision: str | None) -> Path:
     """The folder or file of a model; a Hub id is fetched, or found in the Hub's cache.
 
     Raises:
         ModelNotFoundError: there is none.
+        InputError: a revision of something that is not on the Hub.
     """
     path = Path(model).expanduser()
     if path.exists():
+        if revision is not None:
+            message = f"revision={revision!r} is for a model on the Hub, and {path} is a folder here: leave it out"
+            raise InputError(message)
         return path
     if (
-        isinstance(model, Path)
+        not isinstance(model, str)
         or model.startswith((".", "/", "~", "\\"))
         or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
     ):
@@ -56,7 +61,7 @@ def locate(model: str | Path, revision: str | None) -> Path:
         raise ModelNotFoundError(message)
     import huggingface_hub
 
-    fetch = functools.partial(huggingface_hub.snapshot_download, model, revision=revision)
+    fetch = functools.partial(huggingface_hub.snapshot_download, model, revision=revision, tqdm_class=_no_bar())
     wanted = ["*.json", "*.txt", "*.model", *ONNX, "*.onnx_data", "*.safetensors"]
     try:
         folder = Path(fetch(allow_patterns=wanted))
@@ -103,11 +108,12 @@ def read_json(path: Path) -> dict[str, Any]:
 def max_length(folder: Path, config: Mapping[str, Any]) -> int:
     """Most tokens of a pair that a checkpoint takes, by its config and tokenizer_config.json; 512 if neither says."""
     tokenizer = read_json(folder / "tokenizer_config.json").get("model_max_length")
+    tokenizer = tokenizer if isinstance(tokenizer, int | float) and tokenizer < _UNSTATED else None
     positions = config.get("max_position_embeddings")
     if positions and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
         padding = config.get("pad_token_id")
         positions -= (1 if padding is None else padding) + 1  # these count positions from the one after padding
-    return min(int(length) for length in (tokenizer, positions, 1e9) if length) if tokenizer or positions else 512
+    return min((int(length) for length in (tokenizer, positions) if length), default=512)
 
 
 def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
@@ -123,17 +129,16 @@ def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int]:
-    """The tokenizer without truncation or padding of its own, and the id that it pads with."""
-    from tokenizers import Tokenizer
+    """The tokenizer without truncation or padding of its own, and the id that it pads with.
 
+    Raises:
+        ModelNotFoundError: the folder holds none.
+        DamagedModelError: it cannot be read.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         path = _converted_tokenizer(folder)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        message = f"{path} cannot be read as a tokenizer ({error}): fetch it again"
-        raise DamagedModelError(message) from error
+    tokenizer = _tokenizer(path)
     pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else config.get("pad_token_id") or 0
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -148,13 +153,8 @@ def convert_tokenizer(folder: Path, target: Path) -> None:
         ModelNotFoundError: the folder holds none that can be read.
         DamagedModelError: its tokenizer.json is damaged.
     """
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
-            tokenizer = require("tokenizers", "export").Tokenizer.from_file(str(path))
-        except Exception as error:
-            message = f"{path} cannot be read as a tokenizer ({error}): fetch it again"
-            raise DamagedModelError(message) from error
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = _tokenizer(folder / "tokenizer.json")
     else:
         try:
             slow = require("transformers", "torch").AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -165,6 +165,23 @@ def convert_tokenizer(folder: Path, target: Path) -> None:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(target))
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:
+        message = f"{path} cannot be read as a tokenizer ({error}): fetch it again"
+        raise DamagedModelError(message) from error
+
+
+def _no_bar() -> type:
+    """A progress bar that shows nothing: nothing here prints."""
+    from tqdm import tqdm
+
+    return type("NoBar", (tqdm,), {"__init__": functools.partialmethod(tqdm.__init__, disable=True)})
 
 
 @contextlib.contextmanager

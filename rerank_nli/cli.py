@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import io
 import json
+import math
 import os
 import platform
 import re
@@ -35,6 +37,7 @@ _PROBES = (
 _STATEMENT = {"rank": "query", "filter": "query", "verify": "claim", "check": "answer"}
 _INTERRUPTED = 130
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture asks no other host for anything
+_WHY = {"onnx": "there is an ONNX file and no CUDA, or no torch", "torch": "there is CUDA, or no ONNX file"}
 _PACKAGES = (  # the package, what its core needs, what its extras bring
     *("rerank-nli", "numpy", "tokenizers", "onnxruntime", "huggingface-hub"),
     *("torch", "transformers", "sentence-transformers", "faiss-cpu", "model2vec", "rich"),
@@ -44,6 +47,7 @@ _PACKAGES = (  # the package, what its core needs, what its extras bring
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the result is its exit status: 0, 1 for a failed probe, 2 for bad input, 130 for Ctrl-C."""
+    _speak_utf8()
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
@@ -57,6 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rerank-nli: {error}", file=sys.stderr)
         return 2
     return status
+
+
+def _speak_utf8() -> None:
+    """Read and write UTF-8 on every system; what UTF-8 cannot hold is written as JSON escapes it."""
+    for stream, encoding, errors in (
+        (sys.stdin, "utf-8-sig", "strict"),
+        (sys.stdout, "utf-8", "backslashreplace"),
+        (sys.stderr, "utf-8", "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -179,7 +194,7 @@ def _verb(options: argparse.Namespace) -> int:
     call = _calls(_reranker(options), options)[options.verb]
     name = _STATEMENT[options.verb]
     if options.statement is not None:
-        result = call(options.statement, [_passage(line) for _, line in _lines(options.file)])
+        result = call(options.statement, [_passage(number, line) for number, line in _lines(options.file)])
         print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _SHOW[options.verb](result))
         return 0
     for number, line in _progress(_lines(options.file)):
@@ -206,8 +221,13 @@ def _calls(reranker: NLIReranker, options: argparse.Namespace) -> dict[str, Call
 def _predict(options: argparse.Namespace) -> int:
     records = (_object(number, line, "premise") for number, line in _progress(_lines(options.file)))
     for row in NLIReranker(_load(options)).predict(records, output=options.output):
-        print(json.dumps(row.tolist() if hasattr(row, "tolist") else row), flush=True)
+        print(json.dumps(_without_nan(row) if hasattr(row, "tolist") else row, allow_nan=False), flush=True)
     return 0
+
+
+def _without_nan(row: Any) -> list[float | None]:  # noqa: ANN401
+    """An array's numbers for JSON, which has no NaN."""
+    return [None if math.isnan(number) else number for number in row.tolist()]
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -237,7 +257,11 @@ def _demo(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from rerank_nli.export import export
 
-    card = json.loads(options.card.read_text(encoding="utf-8")) if options.card else {}
+    try:
+        card = dict(json.loads(options.card.read_text(encoding="utf-8"))) if options.card else {}
+    except (ValueError, TypeError) as error:
+        message = f"{options.card} is no JSON object ({error})"
+        raise InputError(message) from error
     manifest = export(options.folder, options.out, int8=not options.fp32, labels=options.labels, card=card)
     pairs = [(premise, hypothesis) for premise, hypothesis, _ in _PROBES]
     made = NLIReranker(OnnxEngine(options.out)).predict(pairs, output="logits")
@@ -250,7 +274,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores")
-    versions = {d.name: d.version for d in importlib.metadata.distributions()}
+    versions = {d.name.lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
     for package in _PACKAGES:
         print(f"  {package} {versions.get(package, 'is not installed')}")
     print(f"engines: onnx (CPU), {_torch_status()}")
@@ -270,7 +294,10 @@ def _torch_status() -> str:
 def _probe(options: argparse.Namespace) -> int:
     """Whether the columns mean what their names say, shown on sentences whose labels nobody doubts."""
     engine = _load(options)
-    print(f"{options.model}: {engine.name} engine, labels {list(engine.labels.names)}, {engine.max_length} tokens")
+    why = "as asked" if options.engine != "auto" else "auto: " + _WHY[engine.name]
+    print(
+        f"{options.model}: {engine.name} engine ({why}), {engine.max_length} tokens, labels {list(engine.labels.names)}"
+    )
     reranker = NLIReranker(engine)
     passed = True
     for premise, hypothesis, expected in _PROBES:
@@ -291,28 +318,30 @@ def _lines(file: str) -> Iterator[tuple[int, str]]:
     if file == "-":
         yield from _numbered(sys.stdin)
         return
-    with Path(file).open(encoding="utf-8") as lines:
+    with Path(file).open(encoding="utf-8-sig") as lines:
         yield from _numbered(lines)
 
 
 def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    return ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield number, line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        message = f"line {number + 1} or one soon after it is not UTF-8 ({error})"
+        raise InputError(message) from error
 
 
-def _passage(line: str) -> Any:  # noqa: ANN401
-    """A line that is a JSON object is a passage with its id; any other is a text."""
-    if line.lstrip().startswith("{"):
-        try:
-            return json.loads(line)
-        except json.JSONDecodeError:
-            return line
-    return line
+def _passage(number: int, line: str) -> Any:  # noqa: ANN401
+    """A line that begins an object is a passage with its id; any other is a text."""
+    return _object(number, line, "text") if line.lstrip().startswith("{") else line
 
 
 def _object(number: int, line: str, key: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         message = f"line {number} is no JSON ({error}): expected an object with {key!r}"
         raise InputError(message) from error
     if not isinstance(record, dict) or key not in record:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, require
+from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, counted, require
 from rerank_nli.manifest import Manifest
-from rerank_nli.scorer import is_question
+from rerank_nli.scores import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +30,7 @@ CORPUS = Path(__file__).parent / "demo_corpus" / "passages.jsonl"
 QUERIES = CORPUS.with_name("queries.jsonl")
 _STATIC = Path(__file__).parent / "mini" / "retriever"
 _TEXT_FILES = (".txt", ".md")
+_HALF = 0.5  # more likely than not
 _BAR = 18  # characters of a probability bar
 _EXCERPT = 200  # characters of a passage that are shown
 
@@ -53,15 +56,16 @@ def read_corpus(path: str | Path) -> list[Passage]:
     path = Path(path).expanduser()
     if path.is_dir():
         beir = [path / name for name in ("corpus.jsonl", "corpus.jsonl.gz") if (path / name).is_file()]
-        files = sorted(file for file in path.rglob("*") if file.suffix in _TEXT_FILES)
-        passages = _json_lines(beir[0]) if beir else [_whole(file, path) for file in files]
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _TEXT_FILES and file.is_file())
+        whole = ((file.relative_to(path).as_posix(), _text(file)) for file in files)
+        passages = _json_lines(beir[0]) if beir else [Passage(name, text) for name, text in whole if text.strip()]
     elif not path.is_file():
         message = f"no such corpus: {path}"
         raise ModelNotFoundError(message)
     elif path.name.endswith((".jsonl", ".jsonl.gz")):
         passages = _json_lines(path)
-    elif path.suffix in _TEXT_FILES:
-        paragraphs = (p.strip() for p in _text(path).replace("\r\n", "\n").split("\n\n"))
+    elif path.suffix.lower() in _TEXT_FILES:
+        paragraphs = (paragraph.strip() for paragraph in re.split(r"\n\s*\n", _text(path)))
         passages = [Passage(f"{path.name}:{i}", text) for i, text in enumerate(p for p in paragraphs if p)]
     else:
         message = f"{path}: expected .jsonl, .jsonl.gz, .txt, .md, or a folder with corpus.jsonl or text files"
@@ -72,36 +76,34 @@ def read_corpus(path: str | Path) -> list[Passage]:
     return passages
 
 
-def _whole(file: Path, folder: Path) -> Passage:
-    return Passage(file.relative_to(folder).as_posix(), _text(file))
-
-
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8 ({error}): save it in that encoding"
         raise InputError(message) from error
 
 
 def _json_lines(path: Path) -> list[Passage]:
-    passages = []
+    passages, number = [], 0
+    opened = gzip.open if path.suffix == ".gz" else Path.open
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        with opened(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
-                row = json.loads(line) if line.strip() else None
-                if row is None:
-                    continue
-                if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-                    message = f'{path}, line {number}: expected an object with a "text", got {line.strip():.80}'
-                    raise InputError(message)
-                title = row.get("title") or ""
-                text = f"{title}\n\n{row['text']}" if title else row["text"]
-                passages.append(Passage(str(row.get("_id", row.get("id", number))), text))
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        message = f"{path} cannot be read as JSON lines ({error}): look at line {len(passages) + 1} or fetch it again"
+                if line.strip():
+                    passages.append(_json_passage(json.loads(line), number))
+    except (ValueError, RecursionError, OSError, EOFError, zlib.error) as error:
+        message = f"{path}, line {number}: cannot be read as JSON lines ({error})"
         raise InputError(message) from error
     return passages
+
+
+def _json_passage(row: Any, number: int) -> Passage:  # noqa: ANN401
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        message = f'expected an object with a "text", got {row!r:.80}'
+        raise InputError(message)
+    found = next((row[name] for name in ("_id", "id") if row.get(name) is not None), number)
+    return Passage(str(found), f"{row['title']}\n\n{row['text']}" if row.get("title") else row["text"])
 
 
 class Retriever:
@@ -125,12 +127,18 @@ class Retriever:
         self._index.add(vectors)
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
-        """Position and cosine of the k passages nearest to the query, nearest first."""
+        """Position and cosine of the k passages nearest to the query, nearest first.
+
+        Raises:
+            InputError: k is no count.
+        """
+        counted("top_k", k)
         scores, found = self._index.search(self._encode([query]), k)
         return [(int(i), float(s)) for i, s in zip(found[0], scores[0], strict=True) if i >= 0]
 
     def _encode(self, texts: list[str]) -> FloatArray:
-        vectors = np.asarray(self._encode_texts(texts), dtype=np.float32)
+        readable = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
+        vectors = np.asarray(self._encode_texts(readable), dtype=np.float32)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
@@ -150,7 +158,7 @@ def _encoder(name: str) -> Callable[[list[str]], Any]:
     try:
         return partial(sentence_transformers.SentenceTransformer(name).encode, show_progress_bar=False)
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0]
+        first_line = str(error).partition("\n")[0]
         message = f"{name!r} cannot be loaded as a bi-encoder ({first_line}): use 'static', a folder or a Hub id"
         raise ModelNotFoundError(message) from error
 
@@ -182,7 +190,8 @@ def answer(
     filtered = reranker.filter(query, candidates, threshold, retrieval_scores=[score for _, score in found])
     filtered = replace(filtered, kept=reranker.pinpoint(filtered.kept), dropped=reranker.pinpoint(filtered.dropped))
     binary = reranker.engine.labels.binary
-    return Answer(query, filtered, None if binary else reranker.verify(query, candidates, threshold))
+    judged = threshold if KINDS[filtered.kept.score_kind].is_probability else _HALF
+    return Answer(query, filtered, None if binary else reranker.verify(query, candidates, judged))
 
 
 def render(shown: Answer) -> Any:  # noqa: ANN401 - rich is optional
@@ -215,7 +224,7 @@ def render(shown: Answer) -> Any:  # noqa: ANN401 - rich is optional
 
 
 def _headline(shown: Answer) -> tuple[str, str]:
-    if is_question(shown.query):
+    if shown.query.rstrip().endswith(("?", "？", "؟")):
         count = len(shown.filtered.kept)
         return (f"answered by {count}", "bold green") if count else ("not answered", "bold yellow")
     if shown.verdict is None:
@@ -235,7 +244,7 @@ def _bar(passage: RankedPassage) -> Any:  # noqa: ANN401
 
 
 def _contradicts(passage: RankedPassage) -> bool:
-    return passage.refutation is not None and passage.refutation >= 0.5  # noqa: PLR2004 - more likely than not
+    return passage.refutation is not None and passage.refutation >= _HALF
 
 
 def _why(passage: RankedPassage) -> str:

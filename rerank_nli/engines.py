@@ -27,7 +27,7 @@ from rerank_nli.checkpoints import (
     require_classifier,
     shards,
 )
-from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, one_of, require
+from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, counted, one_of, require
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
 from rerank_nli.windows import Tokens
@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
     Pairs = Sequence[tuple[Tokens, Tokens]]
 
-__all__ = ["BUNDLED", "ENGINES", "Engine", "FunctionEngine", "OnnxEngine", "TorchEngine", "load"]
+__all__ = ["BUNDLED", "DTYPES", "ENGINES", "Engine", "FunctionEngine", "OnnxEngine", "TorchEngine", "load"]
 
+ENGINES = ("auto", "onnx", "torch")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
 BUNDLED = Path(__file__).parent / "mini" / "nli"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without word spaces
@@ -58,8 +60,6 @@ class Engine(Protocol):
         window: tokens of a passage that the model judges best at once; None is as many as it takes.
         temperature: what logits are divided by.
         precision: of weights and arithmetic, in words.
-        fingerprint: sha256 of the weights.
-        calibration: what came with the model, if anything did.
     """
 
     name: str
@@ -69,7 +69,10 @@ class Engine(Protocol):
     window: int | None
     temperature: float
     precision: str
-    calibration: Calibration | None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What came with the model, if anything did."""
 
     @property
     def fingerprint(self) -> str:
@@ -149,8 +152,12 @@ class _FolderEngine:
         self.precision = manifest.precision if manifest else "fp32"
         self._template = PairTemplate(self._tokenizer, pad_id, self.max_length)
         self.special = self._template.special
-        beside = folder / "calibration.json"
-        self.calibration = Calibration.load(beside) if beside.is_file() else None
+
+    @functools.cached_property
+    def calibration(self) -> Calibration | None:
+        """The calibration.json beside the model, if there is one."""
+        beside = self.folder / "calibration.json"
+        return Calibration.load(beside) if beside.is_file() else None
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids and character offsets of each text, whole.
@@ -183,14 +190,14 @@ class OnnxEngine(_FolderEngine):
     def __init__(
         self, path: str | Path = BUNDLED, labels: Sequence[str] | None = None, *, threads: int | None = None
     ) -> None:
-        path = self._path = Path(path)
+        path = self._path = Path(path).resolve()  # another process may have another folder to work in
         self.file = find(path.parent, [path.name]) if path.suffix == ".onnx" else find(path, ONNX)
         folder = path
         if path.suffix == ".onnx":
             inner = path.parent.name == "onnx" and not (path.parent / "tokenizer.json").is_file()
             folder = path.parent.parent if inner else path.parent
         super().__init__(folder, labels)
-        self.threads = threads
+        self.threads = None if threads is None else counted("threads", threads)
         self._opened: tuple[int, Any] = (0, None)  # process id, session
         outputs = self._session().get_outputs()[0].shape[-1]
         if isinstance(outputs, int) and outputs != len(self.labels.names):
@@ -269,8 +276,8 @@ class TorchEngine(_FolderEngine):
         dtype: str = "auto",
         threads: int | None = None,
     ) -> None:
-        one_of("dtype", dtype, ("auto", "fp32", "bf16", "fp16"))
-        folder = Path(folder)
+        one_of("dtype", dtype, DTYPES)
+        folder = Path(folder).resolve()
         self._weights = find(folder, WEIGHTS)
         require_classifier(folder, read_json(folder / "config.json"))
         super().__init__(folder, labels)
@@ -283,9 +290,9 @@ class TorchEngine(_FolderEngine):
             message = f"device={device!r} cannot be used here ({error}): use device='auto'"
             raise InputError(message) from error
         self.precision = ("bf16" if self.device.startswith("cuda") else "fp32") if dtype == "auto" else dtype
-        self.threads = threads
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self.threads = None if threads is None else counted("threads", threads)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         self._pid = os.getpid()
         self._model = self._open(torch)
 
@@ -329,6 +336,8 @@ class TorchEngine(_FolderEngine):
                     trust_remote_code=False,
                     model_kwargs={"dtype": types[self.precision]},
                 )
+        except MemoryError:
+            raise
         except Exception as error:
             message = f"the weights in {self.folder} cannot be read ({error}): fetch them again"
             raise DamagedModelError(message) from error
@@ -339,11 +348,8 @@ class TorchEngine(_FolderEngine):
         return encoder.model.eval()
 
 
-ENGINES = ("auto", "onnx", "torch")
-
-
 def load(
-    model: str | Path = "mini",
+    model: str | os.PathLike[str] = "mini",
     *,
     engine: str = "auto",
     device: str = "auto",
@@ -363,24 +369,29 @@ def load(
         labels: names of the outputs in order, where the checkpoint does not say.
         threads: of one batch; None is one for each physical core.
 
+    Returns:
+        The engine, ready to score.
+
     Raises:
         ModelNotFoundError: no such folder, file or Hub id.
         MissingExtraError: the engine is not installed.
         DamagedModelError, LabelError, InputError: as the engines.
     """
     one_of("engine", engine, ENGINES)
-    if not isinstance(model, str | Path):
+    one_of("dtype", dtype, DTYPES)
+    if not isinstance(model, str | os.PathLike):
         message = f"a model is a folder, a Hub id or 'mini', got {model!r}"
         raise InputTypeError(message)
-    if model == "mini":
-        if engine == "torch":
-            message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
-            raise InputError(message)
-        return OnnxEngine(BUNDLED, labels, threads=threads)
-    path = locate(model, revision)
+    if model == "mini" and revision is not None:
+        message = f"revision={revision!r} is for a model on the Hub, and 'mini' is bundled: leave it out"
+        raise InputError(message)
+    path = BUNDLED if model == "mini" else locate(model, revision)
     if engine == "auto":
         engine = _choose(path)
     if engine == "torch":
+        if model == "mini":
+            message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
+            raise InputError(message)
         return TorchEngine(path, labels, device=device, dtype=dtype, threads=threads)
     if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
         message = f"device={device!r}, dtype={dtype!r}: the ONNX engine computes in fp32 on the CPU; use engine='torch'"

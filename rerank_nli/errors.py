@@ -16,6 +16,8 @@ A message says what was wrong, where, and what would mend it.
 from __future__ import annotations
 
 import importlib
+import math
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ __all__ = [
     "ModelNotFoundError",
     "QueryTooLongError",
     "RerankNLIError",
+    "counted",
     "one_of",
     "require",
 ]
@@ -88,6 +91,18 @@ def require(module: str, extra: str) -> ModuleType:
     except ImportError as error:
         message = f"{module} is needed here and cannot be imported ({error}): pip install 'rerank-nli[{extra}]'"
         raise MissingExtraError(message, name=module) from error
+
+
+def counted(what: str, value: object, least: int = 1, most: float = math.inf) -> int:
+    """A whole number in a range, as an int.
+
+    Raises:
+        InputError: it is no whole number, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        message = f"{what}={value!r}: expected a whole number from {least}{f' to {most}' if most < math.inf else ''}"
+        raise InputError(message)
+    return int(value)
 
 
 def one_of(what: str, value: object, valid: Iterable[object]) -> None:

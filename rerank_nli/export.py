@@ -89,7 +89,7 @@ def _read_checkpoint(folder: Path) -> Any:  # noqa: ANN401 - torch is optional, 
         raise ModelNotFoundError(message)
     config = read_json(folder / "config.json")
     require_classifier(folder, config)
-    transformers = require("transformers", "export")
+    torch, transformers = require("torch", "export"), require("transformers", "export")
     try:
         with no_progress_bars():
             model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -97,12 +97,14 @@ def _read_checkpoint(folder: Path) -> Any:  # noqa: ANN401 - torch is optional, 
                 local_files_only=True,
                 trust_remote_code=False,
                 attn_implementation="eager",
-                dtype=require("torch", "export").float32,
+                dtype=torch.float32,
                 output_loading_info=True,
             )
     except OSError as error:
         message = f"{folder} holds no weights that can be read: {error}"
         raise ModelNotFoundError(message) from error
+    except MemoryError:
+        raise
     except Exception as error:
         message = f"the weights in {folder} are damaged ({error}): fetch them again"
         raise DamagedModelError(message) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -86,13 +87,41 @@ def _narrowed(passage: RankedPassage, known: dict[str, Scored]) -> RankedPassage
     return replace(passage, span=best(passage.span, refutes=False), refutation_span=refutation)
 
 
+_BE = r"is|are|was|were"
+_AUXILIARY = rf"do|does|did|can|could|should|will|would|may|must|has|have|had|{_BE}"
+_COPULA = re.compile(rf"(?:who|what)\s+({_BE})\s+(.+)", re.IGNORECASE)
+_SUBJECT = re.compile(
+    rf"(?:(?:who|what)\s+(?!(?:{_AUXILIARY})\b)|which\s+\w+\s+(?!(?!{_BE})(?:{_AUXILIARY})\b))(.+)", re.IGNORECASE
+)
+_COUNT = re.compile(rf"how\s+(?:many|much)\s+(.+?)\s+(?:{_AUXILIARY})\s+(.+)", re.IGNORECASE)
+_OTHER = re.compile(
+    rf"(when|where|why|how\s+\w+|how|who|whom|what|which\s+\w+)\s+(?:{_AUXILIARY})\s+(.+)", re.IGNORECASE
+)
+
+
 def statement(question: str, answer: str) -> str:
-    """The hypothesis that an answer makes of a question.
+    """The hypothesis that an answer makes of a question: an English question becomes a statement, if a rough one.
 
-    A model trained on question and sentence pairs reads "question answer" as it is; benchmarks/templates.py compares
-    other forms. An answer that is a sentence already stands alone.
+    A question that no rule fits comes after its answer. benchmarks/templates.py compares this with simpler forms.
 
-    >>> statement("Who wrote Hamlet?", "William Shakespeare")
-    'Who wrote Hamlet? William Shakespeare'
+    >>> statement("Who wrote Hamlet?", "Shakespeare")
+    'Shakespeare wrote Hamlet.'
+    >>> statement("What is the largest ocean?", "the Pacific")
+    'The largest ocean is the Pacific.'
+    >>> statement("How many moons does Mars have?", "two")
+    'Mars have two moons.'
+    >>> statement("Wer schrieb Hamlet?", "Shakespeare")
+    'Shakespeare: Wer schrieb Hamlet.'
     """
-    return f"{question.strip()} {answer.strip()}"
+    asked, answer = question.strip().rstrip("?").rstrip(), answer.strip().rstrip(".")
+    if match := _COPULA.fullmatch(asked):
+        text = f"{match[2]} {match[1]} {answer}"
+    elif match := _SUBJECT.fullmatch(asked):
+        text = f"{answer} {match[1]}"
+    elif match := _COUNT.fullmatch(asked):
+        text = f"{match[2]} {answer} {match[1]}"
+    elif match := _OTHER.fullmatch(asked):
+        text = f"{match[2]} {'because ' if match[1].lower() == 'why' else ''}{answer}"
+    else:
+        text = f"{answer}: {asked}"
+    return f"{text[:1].upper()}{text[1:]}."

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import InputError, InputTypeError, one_of
+from rerank_nli.errors import InputError, InputTypeError, counted, one_of
 from rerank_nli.scores import FUSIONS
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
         return passage, None
     if isinstance(passage, Mapping):
         text, found = passage.get("text"), passage.get("id")
-    elif isinstance(passage, tuple | list) and len(passage) == 2:  # noqa: PLR2004 - (id, text)
+    elif type(passage) in (tuple, list) and len(passage) == 2:  # noqa: PLR2004 - (id, text), not a named tuple
         found, text = passage
     else:
         text = getattr(passage, "text", None)
@@ -72,9 +71,8 @@ def pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
 
 def check_top_k(top_k: int | None) -> None:
     """Refuse what is no count."""
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, Integral) or top_k < 1):
-        message = f"top_k={top_k!r}: expected a count from 1, or None for all"
-        raise InputError(message)
+    if top_k is not None:
+        counted("top_k", top_k)
 
 
 def retrieval(scores: Iterable[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:

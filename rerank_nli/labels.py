@@ -22,7 +22,7 @@ COLUMNS: tuple[Literal["entailment"], Literal["neutral"], Literal["contradiction
 
 # Spellings with everything but letters taken out. "not" comes first: "notentailment" holds "entail".
 _SPELLINGS = {
-    "not_entailment": re.compile(r"(not|non|no|un)_?(entail|support)"),
+    "not_entailment": re.compile(r"(not|non|no|un)(entail|support)"),
     "entailment": re.compile(r"(is)?entail|support"),
     "neutral": re.compile(r"neutral|notenoughinfo|nei$|unknown|unrelated"),
     "contradiction": re.compile(r"contradict|refut"),
@@ -83,7 +83,11 @@ class Labels:
             LabelError: neither says which output is entailment, or `labels` has another length than id2label.
             InputTypeError: `labels` is not a sequence of texts.
         """
-        own = [name for _, name in sorted(((int(i), name) for i, name in (id2label or {}).items()))]
+        try:
+            own = [name for _, name in sorted((int(i), name) for i, name in (id2label or {}).items())]
+        except (AttributeError, TypeError, ValueError) as error:
+            message = f"id2label {id2label!r} is no mapping of output numbers to names: {_HINT}"
+            raise LabelError(message) from error
         if labels is None:
             if not own:
                 message = f"the checkpoint names no labels: {_HINT}"

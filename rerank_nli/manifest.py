@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.errors import DamagedModelError
+from rerank_nli.errors import DamagedModelError, InputError, counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,19 @@ class Manifest:
     precision: str = "fp32"
     files: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that would score silently and wrongly.
+
+        Raises:
+            InputError: max_length or window is no count, or temperature no positive number.
+        """
+        counted("max_length", self.max_length)
+        if self.window is not None:
+            counted("window", self.window, most=self.max_length)
+        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
+            message = f"temperature={self.temperature!r}: expected a number above 0"
+            raise InputError(message)
+
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
         """The manifest of a folder, or None where there is none; every file that it names is checked.
@@ -58,14 +72,17 @@ class Manifest:
             return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            values["files"] = dict(values["files"])
             manifest = cls(**{f.name: values[f.name] for f in fields(cls)})
+            expected_files = dict(manifest.files)
         except (ValueError, KeyError, TypeError) as error:
             message = (
                 f"{path} is not a manifest that this version can read ({error!r}): export or install the model again"
             )
             raise DamagedModelError(message) from error
-        for name, expected in manifest.files.items():
+        if not expected_files:
+            message = f"{path} names no files, so nothing can be checked: export or install the model again"
+            raise DamagedModelError(message)
+        for name, expected in expected_files.items():
             file = folder / name
             found = sha256(file) if file.is_file() else "missing"
             if found != expected:

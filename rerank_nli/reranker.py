@@ -45,7 +45,11 @@ def _in_thread(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, Coro
         return await asyncio.to_thread(verb, *args, **kwargs)
 
     awaitable.__name__ = f"a{verb.__name__}"
-    awaitable.__doc__ = f"`{verb.__name__}` in a thread: the event loop goes on. Arguments and errors are the same."
+    awaitable.__qualname__ = f"NLIReranker.a{verb.__name__}"
+    awaitable.__doc__ = (
+        f"`{verb.__name__}` in a thread: the event loop goes on. Arguments and errors are the same; a call that is "
+        "cancelled returns at once, and its thread scores what it had begun."
+    )
     return awaitable
 
 
@@ -65,7 +69,7 @@ class NLIReranker:
         window: most tokens of a passage in one pair; None is what the model was made for.
         pool: how the windows of a passage make one score: "max", "mean" or "top3".
         calibration: "auto" takes the model's own if it was fitted for these settings; None; a Calibration or its file.
-        cache_size: pairs whose logits are remembered.
+        cache_size: pairs whose logits are remembered; None or 0 is none.
         batch_tokens: most tokens of a batch.
 
     Raises:
@@ -89,7 +93,7 @@ class NLIReranker:
         window: int | None = None,
         pool: str = "max",
         calibration: str | os.PathLike[str] | Calibration | None = "auto",
-        cache_size: int = 10_000,
+        cache_size: int | None = 10_000,
         batch_tokens: int = 4_096,
     ) -> None:
         if normalize is not None:
@@ -149,6 +153,9 @@ class NLIReranker:
             fuse: "linear" or "rrf" ranks by scores and retrieval scores together; `score` stays what it is.
             alpha: weight of the score in the fusion, 0..1.
 
+        Returns:
+            The passages, best first, at most top_k of them.
+
         Raises:
             InputTypeError: a query or passage that is no text; the message names its index.
             InputError: a blank query, top_k below 1, retrieval scores of another length or not finite.
@@ -162,7 +169,19 @@ class NLIReranker:
     def rank_many(
         self, queries: Iterable[str], passage_lists: Iterable[Iterable[Any]], top_k: int | None = None
     ) -> list[Ranking]:
-        """Rank several queries' passages in one stream of batches; arguments and errors as `rank`."""
+        """Rank several queries' passages in one stream of batches.
+
+        Args:
+            queries: q of them.
+            passage_lists: q lists of passages, each as `rank` takes them.
+            top_k: most passages to return for each query.
+
+        Returns:
+            q rankings.
+
+        Raises:
+            InputError, InputTypeError, QueryTooLongError: as `rank`, or another number of lists than of queries.
+        """
         inputs.check_top_k(top_k)
         queries, lists = inputs.listed("queries", queries), inputs.listed("passage_lists", passage_lists)
         if len(queries) != len(lists):
@@ -195,6 +214,9 @@ class NLIReranker:
             retrieval_scores: as `rank`.
             fuse: as `rank`.
             alpha: as `rank`.
+
+        Returns:
+            Both sides; together they hold every passage.
 
         Raises:
             InputError: a threshold out of range, an unknown `keep`; and as `rank`.
@@ -257,7 +279,19 @@ class NLIReranker:
         return self._verdicts([claim], passages, threshold)[0]
 
     def check(self, answer: str, passages: Iterable[Any], threshold: float = 0.5) -> Grounding:
-        """Give a verdict on each sentence of an answer; arguments and errors as `verify`."""
+        """Give a verdict on each sentence of an answer.
+
+        Args:
+            answer: any number of sentences.
+            passages: as `rank`.
+            threshold: as `verify`.
+
+        Returns:
+            A verdict for each sentence, with its place in the answer.
+
+        Raises:
+            LabelError, InputError, InputTypeError, QueryTooLongError: as `verify`.
+        """
         if not isinstance(answer, str):
             message = f"the answer must be a text, got {answer!r}"
             raise InputTypeError(message)
@@ -275,6 +309,9 @@ class NLIReranker:
             answers: candidate answers.
             passages: as `rank`.
             top_k: most answers to return.
+
+        Returns:
+            The answers, best first, each with the statement made of it and its passages.
 
         Raises:
             InputError, InputTypeError, QueryTooLongError: as `rank`.

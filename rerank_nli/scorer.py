@@ -13,14 +13,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rerank_nli.batches import in_batches
 from rerank_nli.calibration import Calibration
-from rerank_nli.errors import CalibrationError, DamagedModelError, InputError, InputTypeError, QueryTooLongError, one_of
+from rerank_nli.errors import (
+    CalibrationError,
+    DamagedModelError,
+    InputError,
+    InputTypeError,
+    QueryTooLongError,
+    counted,
+    one_of,
+)
 from rerank_nli.scores import COMBINES, KINDS, probabilities
 from rerank_nli.types import Span
 from rerank_nli.windows import POOLS, windows
@@ -98,7 +105,7 @@ class Scorer:
         window: int | None,
         pool: str,
         calibration: str | os.PathLike[str] | Calibration | None,
-        cache_size: int,
+        cache_size: int | None,
         batch_tokens: int,
     ) -> None:
         one_of("direction", direction, DIRECTIONS)
@@ -117,13 +124,10 @@ class Scorer:
         self.combine = combine
         self.kind = score
         self.templates = _templates(template)
-        self.window = _count("window", window, most=engine.max_length)
+        self.window = None if window is None else counted("window", window, most=engine.max_length)
         self.pool = pool
-        if batch_tokens is None:  # a batch without a bound would be no batch
-            message = "batch_tokens=None: expected a whole number of tokens from 1"
-            raise InputError(message)
-        self.batch_tokens = _count("batch_tokens", batch_tokens) or 1
-        self._cache = _Cache(cache_size)
+        self.batch_tokens = counted("batch_tokens", batch_tokens)
+        self._cache = _Cache(0 if cache_size is None else counted("cache_size", cache_size, least=0))
         self.calibration = self._matching(calibration)
 
     @property
@@ -141,10 +145,13 @@ class Scorer:
         }
 
     def for_verdicts(self) -> Scorer:
-        """The same engine and cache, set to what a verdict means: P(entailment), passage → claim, strongest window."""
+        """The same engine and cache, set to what a verdict means: P(entailment), passage → claim, strongest window.
+
+        It is not calibrated: support is compared with P(contradiction), for which there is no calibration.
+        """
         judge = copy.copy(self)
         judge.direction, judge.kind, judge.pool = "passage_entails_query", "entailment", "max"
-        judge.calibration = self.calibration if self.calibration and self.calibration.key == judge.key else None
+        judge.calibration = None
         return judge
 
     def score(self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]]) -> list[list[Scored]]:
@@ -324,10 +331,7 @@ class _Cache:
     """
 
     def __init__(self, size: int) -> None:
-        if isinstance(size, bool) or not isinstance(size, Integral) or size < 0:
-            message = f"cache_size={size!r}: expected a count of pairs, 0 for none"
-            raise InputError(message)
-        self.size: int = int(size)
+        self.size = size
         self._rows: OrderedDict[bytes, FloatArray] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -371,12 +375,3 @@ def _templates(template: str | Sequence[str] | None) -> str | tuple[str, ...]:
             message = f"template {t!r} has no {{query}} in it: the query would not be asked about"
             raise InputError(message)
     return listed
-
-
-def _count(what: str, value: int | None, most: int | None = None) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1 or (most is not None and value > most):
-        message = f"{what}={value!r}: expected a whole number of tokens from 1{f' to {most}' if most else ''}"
-        raise InputError(message)
-    return value

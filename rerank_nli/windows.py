@@ -31,6 +31,7 @@ _ABBREVIATION = re.compile(
     r"(?:^|[\s(\[\"'“‘])"
     r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon)\.$"
 )
+_ITEM_NUMBER = re.compile(r"(?:\A|[\r\n])[^\S\r\n]*\d{1,3}\.$")  # "2." at the start of a line
 _BEFORE_NUMBER = re.compile(
     r"(?:^|[\s(\[])(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
 )
@@ -60,7 +61,11 @@ def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
     before = text[max(0, stop.start() - 12) : stop.end("stop")]
     if stop["stop"] != ".":
         return True
-    return not (_ABBREVIATION.search(before) or (rest[:1].isdigit() and _BEFORE_NUMBER.search(before)))
+    return not (
+        _ITEM_NUMBER.search(before)
+        or _ABBREVIATION.search(before)
+        or (rest[:1].isdigit() and _BEFORE_NUMBER.search(before))
+    )
 
 
 def _append(spans: list[Span], text: str, start: int, end: int) -> None:

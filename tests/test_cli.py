@@ -15,6 +15,7 @@ import pytest
 from rerank_nli.cli import main
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PASSAGES = 'A tabby cat is asleep on the mat.\n{"id": "b", "text": "No cat is asleep."}\n\nThe mat is blue.\n'
@@ -220,3 +221,84 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -c '{code}' rank {records} | head -1"
     result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False, timeout=120)
     assert (result.stdout.count("\n"), result.stderr) == (1, "")
+
+
+def piped(arguments: list[str], text: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    code = "import sys; from rerank_nli.cli import main; raise SystemExit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, input=text, capture_output=True, check=False, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_pipes_speak_utf8(encoding: str) -> None:
+    """Whatever the system's encoding, text comes in and goes out as UTF-8."""
+    record = json.dumps({"query": "Ein Kätzchen schläft → 猫.", "passages": ["猫が寝ている。"]}, ensure_ascii=False)
+    result = piped(["rank"], b"\xef\xbb\xbf" + record.encode(), PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert result.returncode == 0, result.stderr
+    ranking = json.loads(result.stdout.decode("utf-8"))
+    assert ranking["query"] == "Ein Kätzchen schläft → 猫."
+    assert ranking["passages"][0]["text"] == "猫が寝ている。"
+
+
+def test_a_lone_surrogate_comes_out_as_json() -> None:
+    """Text that UTF-8 cannot hold is escaped as JSON escapes it."""
+    result = piped(["rank"], rb'{"query": "A cat.", "passages": ["A \ud800 cat."]}')
+    assert json.loads(result.stdout)["passages"][0]["text"] == "A \ud800 cat."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "says"),
+    [
+        (["rank"], b'{"query": "caf\xe9", "passages": []}\n', "is not UTF-8"),
+        (["rank", "--query", "x"], b'{"id": "no text"}\n', "line 1"),
+        (["rank", "--query", "x"], b'{"text": "broken\n', "line 1"),
+        (["predict"], b"[" * 100_000, "line 1"),
+        (["demo", "--top-k", "0"], b"", "top_k=0"),
+        (["rank", "--query", "x", "--threads", "-3"], b"y\n", "threads=-3"),
+        (["rank", "--query", "x", "--revision", "main"], b"y\n", "revision='main'"),
+        (["rank", "--query", "x", "--dtype", "banana"], b"y\n", "banana"),
+        (["rank", "--query", "x", "--device", "cuda"], b"y\n", "device='cuda'"),
+    ],
+)
+def test_odd_input_leaves_no_traceback(arguments: list[str], text: bytes, says: str) -> None:
+    """Bytes and options of every wrong kind end in status 2 and one line."""
+    result = piped(arguments, text)
+    message = result.stderr.decode("utf-8")
+    assert (result.returncode, message.count("\n")) == (2, 1), message
+    assert says in message
+
+
+def test_a_card_that_is_no_json_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path
+) -> None:
+    """A damaged card is named, and nothing is exported."""
+    card = tmp_path / "card.json"
+    card.write_text("{", encoding="utf-8")
+    status, _, err = run(capsys, "export", str(checkpoint), "-o", str(tmp_path / "out"), "--card", str(card))
+    assert (status, "card.json" in err, (tmp_path / "out").exists()) == (2, True, False)
+
+
+def test_a_two_label_model_prints_json(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    """What a two-label model does not know is null: JSON has no NaN."""
+    folder = make_checkpoint("BertForSequenceClassification", id2label={0: "entailment", 1: "not_entailment"})
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"premise": "A cat.", "hypothesis": "A cat."}\n', encoding="utf-8")
+    status, out, _ = run(capsys, "predict", "--model", str(folder), "--output", "array", str(pairs))
+    assert (status, json.loads(out)[1:]) == (0, [None, None])
+
+
+def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    """No core dependency shows as missing, and the choice of engine has its reason."""
+    _, out, _ = run(capsys, "doctor", "mini")
+    for package in ("numpy", "tokenizers", "onnxruntime", "huggingface-hub"):
+        assert f"  {package} is not" not in out
+    assert "onnx engine (auto: there is an ONNX file" in out
+
+
+@pytest.mark.parametrize(("score", "threshold"), [("logit", "2"), ("margin", "-0.5")])
+def test_demo_takes_every_score_kind(capsys: pytest.CaptureFixture[str], score: str, threshold: str) -> None:
+    """The filter's threshold lies in the score's range; the verdict keeps its own."""
+    status, out, _ = run(capsys, "demo", "--json", "--score", score, "--threshold", threshold)
+    assert (status, json.loads(out)["threshold"]) == (0, float(threshold))

@@ -117,11 +117,11 @@ TWO = ["not_entailment", "entailment"]
 
 
 def test_bundled_model_reads_plain_sentences(bundled: NLIReranker) -> None:
-    """The bundled model labels four sentence pairs as a reader would, and is sure of what is entailed."""
+    """The bundled model labels four sentence pairs as a reader would, those entailed past the default threshold."""
     pairs = [(premise, hypothesis) for premise, hypothesis, _ in OWN_SENTENCES]
     assert bundled.predict(pairs, output="labels") == [label for _, _, label in OWN_SENTENCES]
     entailment = bundled.predict(pairs)[:, 0]
-    assert entailment[[0, 3]].min() > 0.7
+    assert entailment[[0, 3]].min() > 0.5
     assert entailment[[1, 2]].max() < 0.3
 
 

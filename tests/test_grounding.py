@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from texts import binary, keyword, stating
 
 from rerank_nli import FunctionEngine, InputError, InputTypeError, LabelError, NLIReranker
+from rerank_nli.grounding import statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -288,8 +289,8 @@ def test_check_on_the_bundled_model(bundled: NLIReranker) -> None:
 
 
 def finds_hypothesis(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
-    """P(e) 0.9 where the last word of the hypothesis stands in the premise, else 0.02."""
-    return keyword([("SUPPORT" if h.rstrip("?.").split()[-1] in p else "", h) for p, h in pairs])
+    """P(e) 0.9 where the first word of the hypothesis stands in the premise, else 0.02."""
+    return keyword([("SUPPORT" if h.split()[0] in p else "", h) for p, h in pairs])
 
 
 def test_rank_answers_orders_answers_by_their_best_passage() -> None:
@@ -305,8 +306,7 @@ def test_rank_answers_orders_answers_by_their_best_passage() -> None:
 def test_the_hypothesis_holds_question_and_answer() -> None:
     """The statement that is scored is made of question and answer, and is what the evidence was ranked for."""
     ranked = NLIReranker(stating()).rank_answers(" Who wrote it? ", [" Ann "], ["e=0.5,c=0.1"])[0]
-    assert "Who wrote it?" in ranked.hypothesis
-    assert "Ann" in ranked.hypothesis
+    assert ranked.hypothesis == "Ann wrote it."
     assert ranked.evidence.query == ranked.hypothesis
     assert ranked.answer == " Ann "
 
@@ -350,3 +350,23 @@ def test_rank_answers_on_the_bundled_model(bundled: NLIReranker) -> None:
     passages = ["Hamlet was written by William Shakespeare around 1600."]
     ranked = bundled.rank_answers("Who wrote Hamlet?", ["Christopher Marlowe", "William Shakespeare"], passages)
     assert ranked[0].answer == "William Shakespeare"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "hypothesis"),
+    [
+        ("Who is the mayor?", "Ann Lee.", "The mayor is Ann Lee."),
+        ("Which metal is liquid?", "mercury", "Mercury is liquid."),
+        ("which organ makes bile", "the liver", "The liver makes bile."),
+        ("Which river does the bridge cross?", "the Ouse", "The bridge cross the Ouse."),
+        ("Why does bread rise?", "yeast makes gas", "Bread rise because yeast makes gas."),
+        ("How many legs do spiders have?", "eight", "Spiders have eight legs."),
+        ("How long did it last?", "an hour", "It last an hour."),
+        ("When can we come?", "at noon", "We come at noon."),
+        ("Is it open?", "yes", "Yes: Is it open."),
+        ("bridge length", "90 m", "90 m: bridge length."),
+    ],
+)
+def test_a_question_and_its_answer_make_a_statement(question: str, answer: str, hypothesis: str) -> None:
+    """Each kind of question becomes a statement with the answer in its place, and any other stands after its answer."""
+    assert statement(question, answer) == hypothesis

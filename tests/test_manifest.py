@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rerank_nli import DamagedModelError
+from rerank_nli import DamagedModelError, InputError
 from rerank_nli.engines import BUNDLED
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
@@ -143,3 +143,19 @@ def test_bundled_manifest() -> None:
 def test_bundled_size() -> None:
     """The bundled model takes at most 25 MB."""
     assert 1e6 < sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 25e6
+
+
+@pytest.mark.parametrize(
+    "values", [{"window": -5}, {"window": 600}, {"temperature": 0}, {"temperature": "x"}, {"max_length": "512"}]
+)
+def test_numbers_that_would_score_wrongly(values: dict[str, Any]) -> None:
+    """A manifest with a number out of range is refused by the number's name."""
+    with pytest.raises(InputError, match=next(iter(values))):
+        Manifest(name="m", version="1", **values)
+
+
+def test_a_manifest_must_name_its_files(tmp_path: Path) -> None:
+    """A manifest without files would let a damaged one through."""
+    Manifest(name="m", version="1").write(tmp_path)
+    with pytest.raises(DamagedModelError, match="names no files"):
+        Manifest.read(tmp_path)

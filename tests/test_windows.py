@@ -267,3 +267,14 @@ def test_pools(pool: str, scores: list[float], expected: float) -> None:
     pooled = POOLS[pool](np.array(scores))
     assert pooled == pytest.approx(expected)
     assert type(pooled) is float
+
+
+def test_item_numbers_stay_with_their_sentence() -> None:
+    """The number of a list item is no sentence of its own, whatever the item begins with."""
+    text = "1. A cat sleeps.\n2. The sky is blue.\n 10. It was 1989. It rained."
+    assert _sentences(text) == [
+        "1. A cat sleeps.",
+        "2. The sky is blue.",
+        "10. It was 1989.",
+        "It rained.",
+    ]
