@@ -44,9 +44,9 @@ __all__ = ["BUNDLED", "DTYPES", "ENGINES", "Engine", "FunctionEngine", "OnnxEngi
 ENGINES = ("auto", "onnx", "torch")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 BUNDLED = Path(__file__).parent / "mini" / "nli"
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_SURROGATE = r"[\ud800-\udfff]"
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without word spaces
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+"
 
 
 class Engine(Protocol):
@@ -118,7 +118,7 @@ class FunctionEngine:
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Words, and single characters of scripts that put no space between words."""
-        words = ([match.span() for match in _WORD.finditer(text)] for text in texts)
+        words = ([match.span() for match in re.finditer(_WORD, text)] for text in texts)
         return [_tokens(text, range(len(spans)), spans) for text, spans in zip(texts, words, strict=True)]
 
     def logits(self, pairs: Pairs) -> FloatArray:
@@ -166,7 +166,8 @@ class _FolderEngine:
         keeps it from starting threads of its own, which would not survive a fork.
         """
         encoded = (
-            (text, self._tokenizer.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False)) for text in texts
+            (text, self._tokenizer.encode(re.sub(_SURROGATE, "\ufffd", text), add_special_tokens=False))
+            for text in texts
         )
         return [_tokens(text, encoding.ids, encoding.offsets) for text, encoding in encoded]
 

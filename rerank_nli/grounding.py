@@ -89,14 +89,10 @@ def _narrowed(passage: RankedPassage, known: dict[str, Scored]) -> RankedPassage
 
 _BE = r"is|are|was|were"
 _AUXILIARY = rf"do|does|did|can|could|should|will|would|may|must|has|have|had|{_BE}"
-_COPULA = re.compile(rf"(?:who|what)\s+({_BE})\s+(.+)", re.IGNORECASE)
-_SUBJECT = re.compile(
-    rf"(?:(?:who|what)\s+(?!(?:{_AUXILIARY})\b)|which\s+\w+\s+(?!(?!{_BE})(?:{_AUXILIARY})\b))(.+)", re.IGNORECASE
-)
-_COUNT = re.compile(rf"how\s+(?:many|much)\s+(.+?)\s+(?:{_AUXILIARY})\s+(.+)", re.IGNORECASE)
-_OTHER = re.compile(
-    rf"(when|where|why|how\s+\w+|how|who|whom|what|which\s+\w+)\s+(?:{_AUXILIARY})\s+(.+)", re.IGNORECASE
-)
+_COPULA = rf"(?i)(?:who|what)\s+({_BE})\s+(.+)"
+_SUBJECT = rf"(?i)(?:(?:who|what)\s+(?!(?:{_AUXILIARY})\b)|which\s+\w+\s+(?!(?!{_BE})(?:{_AUXILIARY})\b))(.+)"
+_COUNT = rf"(?i)how\s+(?:many|much)\s+(.+?)\s+(?:{_AUXILIARY})\s+(.+)"
+_OTHER = rf"(?i)(when|where|why|how\s+\w+|how|who|whom|what|which\s+\w+)\s+(?:{_AUXILIARY})\s+(.+)"
 
 
 def statement(question: str, answer: str) -> str:
@@ -114,13 +110,13 @@ def statement(question: str, answer: str) -> str:
     'Shakespeare: Wer schrieb Hamlet.'
     """
     asked, answer = question.strip().rstrip("?").rstrip(), answer.strip().rstrip(".")
-    if match := _COPULA.fullmatch(asked):
+    if match := re.fullmatch(_COPULA, asked):
         text = f"{match[2]} {match[1]} {answer}"
-    elif match := _SUBJECT.fullmatch(asked):
+    elif match := re.fullmatch(_SUBJECT, asked):
         text = f"{answer} {match[1]}"
-    elif match := _COUNT.fullmatch(asked):
+    elif match := re.fullmatch(_COUNT, asked):
         text = f"{match[2]} {answer} {match[1]}"
-    elif match := _OTHER.fullmatch(asked):
+    elif match := re.fullmatch(_OTHER, asked):
         text = f"{match[2]} {'because ' if match[1].lower() == 'why' else ''}{answer}"
     else:
         text = f"{answer}: {asked}"

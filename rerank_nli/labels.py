@@ -22,10 +22,10 @@ COLUMNS: tuple[Literal["entailment"], Literal["neutral"], Literal["contradiction
 
 # Spellings with everything but letters taken out. "not" comes first: "notentailment" holds "entail".
 _SPELLINGS = {
-    "not_entailment": re.compile(r"(not|non|no|un)(entail|support)"),
-    "entailment": re.compile(r"(is)?entail|support"),
-    "neutral": re.compile(r"neutral|notenoughinfo|nei$|unknown|unrelated"),
-    "contradiction": re.compile(r"contradict|refut"),
+    "not_entailment": r"(not|non|no|un)(entail|support)",
+    "entailment": r"(is)?entail|support",
+    "neutral": r"neutral|notenoughinfo|nei$|unknown|unrelated",
+    "contradiction": r"contradict|refut",
 }
 _HINT = (
     'pass labels=, the names in the order of the outputs, for example labels=["contradiction", "entailment", "neutral"]'
@@ -126,4 +126,4 @@ def _require_names(names: object) -> None:
 
 def _kind(name: str) -> str | None:
     letters = re.sub(r"[^a-z]", "", name.lower())
-    return next((kind for kind, spelling in _SPELLINGS.items() if spelling.match(letters)), None)
+    return next((kind for kind, spelling in _SPELLINGS.items() if re.match(spelling, letters)), None)

@@ -44,7 +44,7 @@ __all__ = ["DIRECTIONS", "Scored", "Scorer", "is_question"]
 
 DIRECTIONS = ("passage_entails_query", "query_entails_passage", "bidirectional")
 _FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
-_QUESTION = re.compile(r"(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$", re.IGNORECASE | re.DOTALL)
+_QUESTION = r"(?is)(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$"
 # What a question becomes under template="auto"; benchmarks/templates.py compares the alternatives.
 _QUESTION_TEMPLATE = "{query}"
 
@@ -55,7 +55,7 @@ def is_question(query: str) -> bool:
     >>> [is_question(q) for q in ("Who wrote it?", "how tides work", "Tides follow the Moon.", "tides moon")]
     [True, True, False, False]
     """
-    return _QUESTION.match(query.strip()) is not None
+    return re.match(_QUESTION, query.strip()) is not None
 
 
 class Scored(NamedTuple):

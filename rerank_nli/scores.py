@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rerank_nli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from rerank_nli.labels import Labels
 
-__all__ = ["COMBINES", "FUSIONS", "KINDS", "NORMALIZATIONS", "FloatArray", "check_threshold", "probabilities"]
+    FloatArray = NDArray[np.floating[Any]]
 
-FloatArray = NDArray[np.floating[Any]]
+__all__ = ["COMBINES", "FUSIONS", "KINDS", "NORMALIZATIONS", "check_threshold", "probabilities"]
 
 _EPSILON = 1e-12  # keeps a logit finite where a probability has rounded to 0 or 1
 

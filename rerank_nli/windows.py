@@ -7,34 +7,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rerank_nli.types import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from rerank_nli.scores import FloatArray
+
+    IntArray = NDArray[np.integer[Any]]
 
 __all__ = ["POOLS", "Tokens", "Window", "sentences", "windows"]
 
-IntArray = NDArray[np.integer[Any]]
-
+# Patterns are compiled, and remembered by `re`, at their first use: the import stays light.
 _CLOSERS = r"""["'”’»)\]」』）】]*"""
-_BOUNDARY = re.compile(
+_BOUNDARY = (
     rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?=\s)"
     rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
     r"|(?:\r\n|\n|\r(?!\n))(?=[^\S\r\n]*(?:[\r\n]|[-*•–]\s|\d+[.)]\s))"  # a blank line or a list item
     r"|[\v\f\u2028\u2029]"
 )
-_ABBREVIATION = re.compile(
+_ABBREVIATION = (
     r"(?:^|[\s(\[\"'“‘])"
     r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon)\.$"
 )
-_ITEM_NUMBER = re.compile(r"(?:\A|[\r\n])[^\S\r\n]*\d{1,3}\.$")  # "2." at the start of a line
-_BEFORE_NUMBER = re.compile(
-    r"(?:^|[\s(\[])(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
-)
+_ITEM_NUMBER = r"(?:\A|[\r\n])[^\S\r\n]*\d{1,3}\.$"  # "2." at the start of a line
+_BEFORE_NUMBER = r"(?:^|[\s(\[])(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
 
 
 def sentences(text: str) -> list[Span]:
@@ -45,7 +45,7 @@ def sentences(text: str) -> list[Span]:
     """
     spans: list[Span] = []
     start = 0
-    for match in _BOUNDARY.finditer(text):
+    for match in re.finditer(_BOUNDARY, text):
         if match["stop"] and not _ends_sentence(text, match):
             continue
         _append(spans, text, start, match.end())
@@ -62,9 +62,9 @@ def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
     if stop["stop"] != ".":
         return True
     return not (
-        _ITEM_NUMBER.search(before)
-        or _ABBREVIATION.search(before)
-        or (rest[:1].isdigit() and _BEFORE_NUMBER.search(before))
+        re.search(_ITEM_NUMBER, before)
+        or re.search(_ABBREVIATION, before)
+        or (rest[:1].isdigit() and re.search(_BEFORE_NUMBER, before))
     )
 
 
