@@ -34,7 +34,10 @@ _ABBREVIATION = (
     r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon)\.$"
 )
 _ITEM_NUMBER = r"(?:\A|[\r\n])[^\S\r\n]*\d{1,3}\.$"  # "2." at the start of a line
-_BEFORE_NUMBER = r"(?:^|[\s(\[])(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
+_BEFORE_NUMBER = (
+    r"(?:^|[\s(\[])"
+    r"(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
+)
 
 
 def sentences(text: str) -> list[Span]:
