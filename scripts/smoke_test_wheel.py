@@ -5,6 +5,7 @@ Run: python scripts/smoke_test_wheel.py.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,12 +40,15 @@ def main() -> None:
             message = f"{wheel.name} has {size:.1f} MB, more than {LIMIT_MB}"
             raise SystemExit(message)
         venv.create(folder / "bare", with_pip=True)
-        python = next((folder / "bare").glob("*/python*"))
+        programs = folder / "bare" / ("Scripts" if os.name == "nt" else "bin")
+        python = programs / "python"
         run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
         run(python, "-I", "-c", PROGRAM)
-        run(next(python.parent.glob("rerank-nli*")), "doctor", "mini")
-        installed = sum(file.stat().st_size for file in (folder / "bare").rglob("*") if file.is_file()) / 1e6
-        print(f"{wheel.name}: {size:.1f} MB; installed with its dependencies and pip: {installed:.0f} MB")
+        run(programs / "rerank-nli", "doctor", "mini")
+        files = [file for file in (folder / "bare").rglob("*") if file.is_file() and not file.is_symlink()]
+        ours = [file for file in files if not {"pip", "setuptools"} & {part.split("-")[0] for part in file.parts}]
+        installed = sum(file.stat().st_size for file in ours) / 1e6
+        print(f"{wheel.name}: {size:.1f} MB; installed with its dependencies: {installed:.0f} MB")
 
 
 if __name__ == "__main__":
