@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from rerank_nli.errors import InputError
 from rerank_nli.labels import Labels
-from rerank_nli.scores import COMBINES, FUSIONS, KINDS, NORMALIZATIONS, FloatArray, check_threshold, probabilities
+from rerank_nli.scores import COMBINES, FUSIONS, KINDS, NORMALIZATIONS, check_threshold, probabilities
+
+if TYPE_CHECKING:
+    from rerank_nli.scores import FloatArray
 
 THREE = Labels.of(["contradiction", "entailment", "neutral"])
 TWO = Labels.of(["not_entailment", "entailment"])
