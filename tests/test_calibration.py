@@ -220,3 +220,13 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         Calibration("platt", [[1.0], [0.0]], {"weights": object()}).save(path)
     assert Calibration.load(path) == good
+
+
+def test_beta_leaves_out_a_falling_term() -> None:
+    """Where one of beta's two terms would fall with the truth, it gets the weight 0 and the map still rises."""
+    scores = np.concatenate([np.linspace(0.0, 0.3, 200), np.linspace(0.7, 1.0, 200)])
+    rng = np.random.default_rng(0)
+    truth = (rng.random(400) < np.where(scores < 0.5, 0.2 + 0.5 * np.exp(-30 * scores), 0.9)).astype(np.float64)
+    calibration = Calibration.fit(scores, truth, "beta", KEY)
+    assert min(calibration.parameters[0]) >= 0
+    assert np.all(np.diff(calibration.apply(np.linspace(0.01, 0.99, 50))) >= 0)
