@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_nli.engines import BUNDLED, ENGINES, OnnxEngine, TorchEngine, load
 from rerank_nli.errors import InputError, MissingExtraError, RerankNLIError, require
-from rerank_nli.reranker import KEEPS, NLIReranker
+from rerank_nli.ranking import KEEPS
+from rerank_nli.reranker import NLIReranker
 from rerank_nli.scorer import DIRECTIONS
 from rerank_nli.scores import COMBINES, KINDS, NORMALIZATIONS
 from rerank_nli.windows import POOLS

@@ -14,9 +14,10 @@ from rerank_nli import grounding, inputs
 from rerank_nli.engines import load
 from rerank_nli.errors import InputError, InputTypeError, one_of, require
 from rerank_nli.labels import COLUMNS
-from rerank_nli.scorer import Scored, Scorer
-from rerank_nli.scores import FUSIONS, KINDS, NORMALIZATIONS, check_threshold
-from rerank_nli.types import Filtered, Grounding, Probabilities, RankedAnswer, RankedPassage, Ranking, Verdict
+from rerank_nli.ranking import KEEPS, divide, named, order
+from rerank_nli.scorer import Scorer
+from rerank_nli.scores import KINDS, NORMALIZATIONS, check_threshold
+from rerank_nli.types import Filtered, Grounding, RankedAnswer, Ranking, Verdict
 from rerank_nli.windows import sentences
 
 if TYPE_CHECKING:
@@ -24,11 +25,9 @@ if TYPE_CHECKING:
 
     from rerank_nli.calibration import Calibration
     from rerank_nli.engines import Engine
-    from rerank_nli.scores import FloatArray
 
 __all__ = ["NLIReranker"]
 
-KEEPS = ("entailment", "contradiction", "evidence")
 OUTPUTS = ("array", "logits", "dicts", "labels", "frame")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -234,17 +233,7 @@ class NLIReranker:
         if threshold is not None:
             threshold = check_threshold(threshold, "entailment" if keep == "contradiction" else kind)
         ranking = self._rank_all([query], [passages], retrieval_scores=retrieval_scores, fuse=fuse, alpha=alpha)[0]
-        compared = {p.index: _compared(p, keep) for p in ranking}
-        ordered = list(ranking) if keep == "entailment" else sorted(ranking, key=lambda p: -compared[p.index])
-        kept = [p for p in ordered if threshold is None or compared[p.index] >= threshold][:top_k]
-        inside = {p.index for p in kept}
-        dropped = [p for p in ordered if p.index not in inside]
-        return Filtered(
-            kept=replace(ranking, passages=tuple(kept)),
-            dropped=replace(ranking, passages=tuple(dropped)),
-            threshold=threshold,
-            keep=keep,
-        )
+        return divide(ranking, threshold, keep, top_k)
 
     def pinpoint(self, ranking: Ranking) -> Ranking:
         """Narrow each span from the window that won the score to the sentence in it that decides.
@@ -394,44 +383,19 @@ class NLIReranker:
         scorer = scorer or self._scorer
         scored = scorer.score(queries, [[text for text, _ in texts] for texts in read])
         return [
-            self._ranking(query, passages, texts, numbers, retrieval, fuse, alpha, scorer)
+            order(
+                query,
+                passages,
+                texts,
+                numbers,
+                scorer,
+                normalize=self.normalize,
+                retrieval=retrieval,
+                fuse=fuse,
+                alpha=alpha,
+            )
             for query, passages, texts, numbers in zip(queries, lists, read, scored, strict=True)
         ]
-
-    def _ranking(
-        self,
-        query: str,
-        passages: Sequence[Any],
-        texts: Sequence[tuple[str, Any]],
-        scored: Sequence[Scored],
-        retrieval: FloatArray | None,
-        fuse: str | None,
-        alpha: float,
-        scorer: Scorer,
-    ) -> Ranking:
-        scores = np.array([s.score for s in scored])  # (n,)
-        fused = scores if fuse is None or retrieval is None else FUSIONS[fuse](scores, retrieval, alpha)
-        relative = fused if self.normalize is None else NORMALIZATIONS[self.normalize](fused)
-        has_relative = fuse is not None or self.normalize is not None
-        ranked = tuple(
-            RankedPassage(
-                index=int(i),
-                passage=passages[i],
-                text=texts[i][0],
-                id=texts[i][1],
-                score=scored[i].score,
-                relative=float(relative[i]) if has_relative else None,
-                retrieval_score=None if retrieval is None else float(retrieval[i]),
-                **_probabilities(scored[i].probabilities)._asdict(),
-                span=scored[i].span,
-                refutation=None if self.engine.labels.binary else scored[i].refutation,
-                refutation_span=None if self.engine.labels.binary else scored[i].refutation_span,
-                windows=scored[i].windows,
-                reverse=None if scored[i].reverse is None else _probabilities(scored[i].reverse),
-            )
-            for i in np.argsort(-fused, kind="stable")
-        )
-        return Ranking(query, ranked, scorer.direction, scorer.kind, scorer.calibration is not None)
 
     def _verdicts(self, claims: Sequence[str], passages: Iterable[Any], threshold: float) -> list[Verdict]:
         self.engine.labels.require_contradiction("a verdict")
@@ -453,7 +417,7 @@ class NLIReranker:
             if self.engine.labels.binary:
                 return ["entailment" if e >= 0.5 else "not_entailment" for e in p[:, 0]]  # noqa: PLR2004
             return [COLUMNS[i] for i in p.argmax(axis=1)]
-        dicts = [_probabilities(row)._asdict() for row in p]
+        dicts = [named(row)._asdict() for row in p]
         return dicts if output == "dicts" else require("pandas", "eval").DataFrame(dicts, columns=list(COLUMNS))
 
     def _predict_stream(self, pairs: Iterator[Any], output: str) -> Iterator[Any]:
@@ -463,13 +427,3 @@ class NLIReranker:
             if not chunk:
                 return
             yield from self._predict(chunk, output, first)
-
-
-def _compared(passage: RankedPassage, keep: str) -> float:
-    refutation = passage.refutation or 0.0
-    return {"entailment": passage.score, "contradiction": refutation, "evidence": max(passage.score, refutation)}[keep]
-
-
-def _probabilities(row: FloatArray) -> Probabilities:
-    neutral, contradiction = (None if np.isnan(p) else float(p) for p in row[1:])
-    return Probabilities(float(row[0]), neutral, contradiction)

@@ -22,7 +22,7 @@ ORDER = (
     *("checkpoints", "export"),
     *("batches", "engines"),
     "scorer",
-    *("inputs", "grounding", "zeroshot"),
+    *("inputs", "ranking", "grounding", "zeroshot"),
     "reranker",
     "evaluate",
     *("train", "tune", "demo", "server"),
