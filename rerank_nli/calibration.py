@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +112,8 @@ class Calibration:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""
+        import json  # slow to import
+
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
@@ -125,6 +126,8 @@ class Calibration:
         Raises:
             CalibrationError: there is no such file, or it holds no calibration.
         """
+        import json  # slow to import
+
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             calibration = cls(values["method"], values["parameters"], dict(values["key"]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -96,6 +95,8 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DamagedModelError: the file holds something else.
     """
+    import json  # slow to import
+
     if not path.is_file():
         return {}
     try:

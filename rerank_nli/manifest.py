@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -67,6 +66,8 @@ class Manifest:
         Raises:
             DamagedModelError: a file is missing or is not the one that was exported, or the manifest cannot be read.
         """
+        import json  # slow to import
+
         path = folder / NAME
         if not path.is_file():
             return None
@@ -94,6 +95,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write manifest.json, and the same for people as the model card, README.md."""
+        import json  # slow to import
+
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         (folder / NAME).write_text(text + "\n", encoding="utf-8")
         (folder / "README.md").write_text(self.card(), encoding="utf-8")
