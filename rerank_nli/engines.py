@@ -138,8 +138,9 @@ class FunctionEngine:
 class _FolderEngine:
     """What the ONNX and the torch engine share: a folder with a tokenizer, a config and perhaps a manifest."""
 
-    def __init__(self, folder: Path, labels: Sequence[str] | None) -> None:
+    def __init__(self, folder: Path, labels: Sequence[str] | None, threads: int | None) -> None:
         self.folder = folder
+        self.threads = None if threads is None else counted("threads", threads)
         self._given_labels = None if labels is None else tuple(labels)
         manifest = Manifest.read(folder)
         config = read_json(folder / "config.json")
@@ -171,6 +172,11 @@ class _FolderEngine:
         )
         return [_tokens(text, encoding.ids, encoding.offsets) for text, encoding in encoded]
 
+    def _require_outputs(self, where: Path, outputs: int) -> None:
+        if outputs != len(self.labels.names):
+            message = f"{where} has {outputs} outputs, but {len(self.labels.names)} labels: {self.labels.names}"
+            raise InputError(message)
+
 
 class OnnxEngine(_FolderEngine):
     """ONNX Runtime on the CPU.
@@ -197,13 +203,11 @@ class OnnxEngine(_FolderEngine):
         if path.suffix == ".onnx":
             inner = path.parent.name == "onnx" and not (path.parent / "tokenizer.json").is_file()
             folder = path.parent.parent if inner else path.parent
-        super().__init__(folder, labels)
-        self.threads = None if threads is None else counted("threads", threads)
+        super().__init__(folder, labels, threads)
         self._opened: tuple[int, Any] = (0, None)  # process id, session
         outputs = self._session().get_outputs()[0].shape[-1]
-        if isinstance(outputs, int) and outputs != len(self.labels.names):
-            message = f"{self.file} has {outputs} outputs, but {len(self.labels.names)} labels: {self.labels.names}"
-            raise InputError(message)
+        if isinstance(outputs, int):  # a graph may leave it open
+            self._require_outputs(self.file, outputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the file anew."""
@@ -281,7 +285,7 @@ class TorchEngine(_FolderEngine):
         folder = Path(folder).resolve()
         self._weights = find(folder, WEIGHTS)
         require_classifier(folder, read_json(folder / "config.json"))
-        super().__init__(folder, labels)
+        super().__init__(folder, labels, threads)
         torch = require("torch", "torch")
         cuda = torch.cuda.is_available()
         self.device = ("cuda" if cuda else "cpu") if device == "auto" else device
@@ -291,7 +295,6 @@ class TorchEngine(_FolderEngine):
             message = f"device={device!r} cannot be used here ({error}): use device='auto'"
             raise InputError(message) from error
         self.precision = ("bf16" if self.device.startswith("cuda") else "fp32") if dtype == "auto" else dtype
-        self.threads = None if threads is None else counted("threads", threads)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         self._pid = os.getpid()
@@ -342,10 +345,7 @@ class TorchEngine(_FolderEngine):
         except Exception as error:
             message = f"the weights in {self.folder} cannot be read ({error}): fetch them again"
             raise DamagedModelError(message) from error
-        outputs = encoder.model.config.num_labels
-        if outputs != len(self.labels.names):
-            message = f"{self.folder} has {outputs} outputs, but {len(self.labels.names)} labels: {self.labels.names}"
-            raise InputError(message)
+        self._require_outputs(self.folder, encoder.model.config.num_labels)
         return encoder.model.eval()
 
 
