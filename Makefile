@@ -41,11 +41,20 @@ wheel: .venv/dev.done
 	$(BIN)/python scripts/smoke_test_wheel.py
 
 figures: .venv/dev.done
+	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/demo_corpus.py
 	$(BIN)/python benchmarks/accuracy.py --data $(DIR)
 	$(BIN)/python benchmarks/templates.py --data $(DIR)
 	$(BIN)/python benchmarks/windows.py --data $(DIR)
 	$(BIN)/python benchmarks/retriever.py --data $(DIR)
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/evidence.py --data $(DIR)
+
+# which form of the weights; of a checkpoint in fp32
+.PHONY: forms
+forms: .venv/dev.done
+	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
+	$(BIN)/python benchmarks/quantization.py $(CHECKPOINT) --data $(DIR)
 
 clean:
 	rm -rf .venv dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

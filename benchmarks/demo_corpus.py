@@ -1,7 +1,8 @@
 """What NLI reranking and filtering do on the demo corpus. Run: python benchmarks/demo_corpus.py.
 
 For each query the bundled retriever brings ten passages of 251. Counted: whether the first passage is one that supports
-the claim or answers the question, by the retriever's order and by NLI's; what the filter at 0.5 keeps and drops.
+the claim or answers the question, by the retriever's order, by NLI's, by both fused, and fused among what is kept; what
+the filter at 0.5 keeps and drops.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def main() -> None:
         kept, dropped = shown.filtered.kept, shown.filtered.dropped
         ranked = sorted([*kept, *dropped], key=lambda p: -p.score)
         retrieved = sorted(ranked, key=lambda p: p.index)
+        fused = sorted(ranked, key=lambda p: -(p.relative or 0.0))
         roles = {i: role for role in ("supports", "refutes", "lookalikes") for i in query[role]}
         rows.append(
             {
@@ -40,6 +42,8 @@ def main() -> None:
                 "support retrieved": any(roles.get(p.id) == "supports" for p in ranked),
                 "support first by retriever": roles.get(retrieved[0].id) == "supports",
                 "support first by NLI": roles.get(ranked[0].id) == "supports",
+                "support first by both": roles.get(fused[0].id) == "supports",
+                "support first of the kept": bool(kept) and roles.get(kept[0].id) == "supports",
                 **{f"{role} kept": sum(roles.get(p.id) == role for p in kept) for role in set(roles.values())},
                 **{f"{role} retrieved": sum(roles.get(p.id) == role for p in ranked) for role in set(roles.values())},
                 "others kept": sum(p.id not in roles for p in kept),
@@ -60,6 +64,8 @@ def main() -> None:
             "support among the retrieved": share(count("support retrieved", able), len(able)),
             "support first, retriever": share(count("support first by retriever", able), len(able)),
             "support first, NLI": share(count("support first by NLI", able), len(able)),
+            "support first, both fused": share(count("support first by both", able), len(able)),
+            "support first of what is kept, fused": share(count("support first of the kept", able), len(able)),
             "supporting passages kept": share(count("supports kept"), count("supports retrieved")),
             "contradicting look-alikes dropped": share(
                 count("refutes retrieved") - count("refutes kept"), count("refutes retrieved")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
+    "INT8",
     "ONNX",
     "WEIGHTS",
     "cached",
@@ -35,6 +36,7 @@ __all__ = [
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 ONNX = ("model.onnx", "onnx/model.onnx")
+INT8 = "model_int8.onnx"
 _UNSTATED = 10**9  # transformers writes 10**30 where a tokenizer has no longest length
 
 
@@ -61,7 +63,7 @@ def locate(model: str | os.PathLike[str], revision: str | None) -> Path:
     import huggingface_hub
 
     fetch = functools.partial(huggingface_hub.snapshot_download, model, revision=revision, tqdm_class=_no_bar())
-    wanted = ["*.json", "*.txt", "*.model", *ONNX, "*.onnx_data", "*.safetensors"]
+    wanted = ["*.json", "*.txt", "*.model", INT8, *ONNX, "*.onnx_data", "*.safetensors"]
     try:
         folder = Path(fetch(allow_patterns=wanted))
         if not any((folder / name).is_file() for name in (*ONNX, *WEIGHTS)):

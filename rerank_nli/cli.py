@@ -297,7 +297,8 @@ def _probe(options: argparse.Namespace) -> int:
     engine = _load(options)
     why = "as asked" if options.engine != "auto" else "auto: " + _WHY[engine.name]
     print(
-        f"{options.model}: {engine.name} engine ({why}), {engine.max_length} tokens, labels {list(engine.labels.names)}"
+        f"{options.model}: {engine.name} engine in {engine.precision} ({why}), {engine.max_length} tokens, "
+        f"labels {list(engine.labels.names)}"
     )
     reranker = NLIReranker(engine)
     passed = True

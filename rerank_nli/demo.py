@@ -184,10 +184,11 @@ def answer(
     top_k: int = 10,
     threshold: float = 0.5,
 ) -> Answer:
-    """Retrieve top_k passages for the query, rerank them, filter them and judge."""
+    """Retrieve top_k passages for the query, put them in order by retrieval and entailment, filter them and judge."""
     found = retriever.search(query, top_k)
     candidates = [passages[i] for i, _ in found]
-    filtered = reranker.filter(query, candidates, threshold, retrieval_scores=[score for _, score in found])
+    cosines = [cosine for _, cosine in found]
+    filtered = reranker.filter(query, candidates, threshold, retrieval_scores=cosines, fuse="linear")
     filtered = replace(filtered, kept=reranker.pinpoint(filtered.kept), dropped=reranker.pinpoint(filtered.dropped))
     binary = reranker.engine.labels.binary
     judged = threshold if KINDS[filtered.kept.score_kind].is_probability else _HALF

@@ -15,6 +15,7 @@ import numpy as np
 from rerank_nli.batches import PairTemplate
 from rerank_nli.calibration import Calibration
 from rerank_nli.checkpoints import (
+    INT8,
     ONNX,
     WEIGHTS,
     cached,
@@ -29,6 +30,7 @@ from rerank_nli.checkpoints import (
 )
 from rerank_nli.errors import DamagedModelError, InputError, InputTypeError, counted, one_of, require
 from rerank_nli.labels import Labels
+from rerank_nli.manifest import NAME as MANIFEST
 from rerank_nli.manifest import Manifest, sha256
 from rerank_nli.windows import Tokens
 
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["BUNDLED", "DTYPES", "ENGINES", "Engine", "FunctionEngine", "OnnxEngine", "TorchEngine", "load"]
 
 ENGINES = ("auto", "onnx", "torch")
-DTYPES = ("auto", "fp32", "bf16", "fp16")
+_ONNX_DTYPES = ("auto", "fp32", "int8")
+_TORCH_DTYPES = ("auto", "fp32", "bf16", "fp16")
+DTYPES = ("auto", "fp32", "bf16", "fp16", "int8")
 BUNDLED = Path(__file__).parent / "mini" / "nli"
 _SURROGATE = r"[\ud800-\udfff]"
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without word spaces
@@ -59,7 +63,7 @@ class Engine(Protocol):
         special: special tokens of a pair.
         window: tokens of a passage that the model judges best at once; None is as many as it takes.
         temperature: what logits are divided by.
-        precision: of weights and arithmetic, in words.
+        precision: of the arithmetic: "fp32", "bf16", "fp16", "int8".
     """
 
     name: str
@@ -150,7 +154,7 @@ class _FolderEngine:
         self.max_length = manifest.max_length if manifest else max_length(folder, config)
         self.window = manifest.window if manifest else None
         self.temperature = manifest.temperature if manifest else 1.0
-        self.precision = manifest.precision if manifest else "fp32"
+        self.precision = "fp32"
         self._template = PairTemplate(self._tokenizer, pad_id, self.max_length)
         self.special = self._template.special
 
@@ -184,10 +188,12 @@ class OnnxEngine(_FolderEngine):
     Args:
         path: a folder with model.onnx (or onnx/model.onnx) and tokenizer.json, or an .onnx file beside a tokenizer.
         labels: names of the outputs in order, where the checkpoint does not say.
+        dtype: "int8" is model_int8.onnx, "fp32" is model.onnx; "auto" is int8 where it came with a manifest, so that
+            it is known to score each pair on its own. A file is taken as it is.
         threads: of one batch; None is one for each physical core.
 
     Raises:
-        ModelNotFoundError: no ONNX file or no tokenizer.
+        ModelNotFoundError: no ONNX file, or none of the dtype, or no tokenizer.
         DamagedModelError: a file cannot be read or is not the one that was exported.
         LabelError: the outputs cannot be told apart.
     """
@@ -195,15 +201,28 @@ class OnnxEngine(_FolderEngine):
     name = "onnx"
 
     def __init__(
-        self, path: str | Path = BUNDLED, labels: Sequence[str] | None = None, *, threads: int | None = None
+        self,
+        path: str | Path = BUNDLED,
+        labels: Sequence[str] | None = None,
+        *,
+        dtype: str = "auto",
+        threads: int | None = None,
     ) -> None:
+        one_of("dtype", dtype, _ONNX_DTYPES)
         path = self._path = Path(path).resolve()  # another process may have another folder to work in
+        if path.suffix == ".onnx" and dtype != "auto":
+            message = f"dtype={dtype!r}: {path} is taken as it is; leave dtype out, or give its folder"
+            raise InputError(message)
         self.file = find(path.parent, [path.name]) if path.suffix == ".onnx" else find(path, ONNX)
         folder = path
         if path.suffix == ".onnx":
             inner = path.parent.name == "onnx" and not (path.parent / "tokenizer.json").is_file()
             folder = path.parent.parent if inner else path.parent
         super().__init__(folder, labels, threads)
+        self._dtype = dtype
+        if path.suffix != ".onnx" and (dtype == "int8" or (dtype == "auto" and self._has_own_int8())):
+            self.file = find(self.file.parent, [INT8])
+        self.precision = "int8" if self.file.name == INT8 else "fp32"
         self._opened: tuple[int, Any] = (0, None)  # process id, session
         outputs = self._session().get_outputs()[0].shape[-1]
         if isinstance(outputs, int):  # a graph may leave it open
@@ -211,12 +230,13 @@ class OnnxEngine(_FolderEngine):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the file anew."""
-        return functools.partial(OnnxEngine, threads=self.threads), (self._path, self._given_labels)
+        opened = functools.partial(OnnxEngine, dtype=self._dtype, threads=self.threads)
+        return opened, (self._path, self._given_labels)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sha256 of the ONNX file, with the weights that may stand in a file beside it."""
-        return sha256(self.file, *sorted(self.file.parent.glob(f"{self.file.name}[._]data*")))
+        return sha256(self.file, *sorted(self.file.parent.glob("*.onnx[._]data*")))
 
     def logits(self, pairs: Pairs) -> FloatArray:
         """(m, C) for one batch of (premise, hypothesis)."""
@@ -229,6 +249,9 @@ class OnnxEngine(_FolderEngine):
                 raise MemoryError(str(error)) from error
             raise
         return np.asarray(rows, dtype=np.float32)
+
+    def _has_own_int8(self) -> bool:
+        return (self.folder / MANIFEST).is_file() and (self.file.parent / INT8).is_file()
 
     def _session(self) -> Any:  # noqa: ANN401 - the runtime is imported on first use, so its type is not named here
         """The session of this process: its threads would not survive a fork."""
@@ -281,7 +304,7 @@ class TorchEngine(_FolderEngine):
         dtype: str = "auto",
         threads: int | None = None,
     ) -> None:
-        one_of("dtype", dtype, DTYPES)
+        one_of("dtype", dtype, _TORCH_DTYPES)
         folder = Path(folder).resolve()
         self._weights = find(folder, WEIGHTS)
         require_classifier(folder, read_json(folder / "config.json"))
@@ -365,7 +388,8 @@ def load(
         model: "mini" (the bundled one), a folder, an .onnx file beside its tokenizer, or a Hub id.
         engine: "onnx", "torch"; "auto" is torch where there is CUDA, else ONNX if there is such a file, else torch.
         device: "auto", "cpu", "cuda", "cuda:1"; the ONNX engine runs on the CPU.
-        dtype: "auto", "fp32", "bf16", "fp16"; the ONNX engine takes the file as it is.
+        dtype: "fp32", "bf16", "fp16", or "int8", which ONNX has; "auto" is int8 for a bundle, else bf16 on CUDA and
+            fp32 on the CPU.
         revision: branch, tag or commit on the Hub.
         labels: names of the outputs in order, where the checkpoint does not say.
         threads: of one batch; None is one for each physical core.
@@ -388,18 +412,21 @@ def load(
         raise InputError(message)
     path = BUNDLED if model == "mini" else locate(model, revision)
     if engine == "auto":
-        engine = _choose(path)
+        engine = "onnx" if dtype == "int8" else _choose(path)
     if engine == "torch":
         if model == "mini":
             message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
             raise InputError(message)
         return TorchEngine(path, labels, device=device, dtype=dtype, threads=threads)
-    if device not in ("auto", "cpu") or dtype not in ("auto", "fp32"):
-        message = f"device={device!r}, dtype={dtype!r}: the ONNX engine computes in fp32 on the CPU; use engine='torch'"
+    if device not in ("auto", "cpu") or dtype not in _ONNX_DTYPES:
+        message = (
+            f"device={device!r}, dtype={dtype!r}: the ONNX engine computes in fp32 or int8 on the CPU; "
+            "use engine='torch'"
+        )
         raise InputError(message)
     if path.is_dir() and not any((path / name).is_file() for name in ONNX):
-        path = _exported(path, labels)
-    return OnnxEngine(path, labels, threads=threads)
+        path = _exported(path, labels, int8=dtype == "int8")
+    return OnnxEngine(path, labels, dtype=dtype, threads=threads)
 
 
 def _choose(path: Path) -> str:
@@ -412,14 +439,14 @@ def _choose(path: Path) -> str:
     return "onnx"
 
 
-def _exported(folder: Path, labels: Sequence[str] | None) -> Path:
+def _exported(folder: Path, labels: Sequence[str] | None, *, int8: bool) -> Path:
     """An ONNX form of a checkpoint that has none, made once."""
     from rerank_nli.export import export  # rarely needed, and slow to import
 
     def make(target: Path) -> None:
-        export(folder, target, int8=False, labels=labels)
+        export(folder, target, int8=int8, labels=labels)
 
-    return cached(folder, shards(find(folder, WEIGHTS)), labels, "onnx", make)
+    return cached(folder, shards(find(folder, WEIGHTS)), labels, "int8" if int8 else "onnx", make)
 
 
 def _tokens(text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> Tokens:

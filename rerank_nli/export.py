@@ -1,8 +1,4 @@
-"""A checkpoint folder → an ONNX bundle whose weights are stored in int8 and computed with in fp32.
-
-Dynamic quantization would take one activation scale for a whole batch, so that a pair's score depends on the pairs
-beside it. Here only weights are rounded, once, and a score depends on its own pair alone.
-"""
+"""A checkpoint folder → an ONNX bundle: graphs, weights, tokenizer and manifest."""
 
 from __future__ import annotations
 
@@ -13,20 +9,18 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, require_classifier
 from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, require
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
+from rerank_nli.quantize import store_int8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = ["export"]
 
-_OPSET = 18
-_SMALLEST = 4096  # tensors with fewer numbers stay in fp32: they weigh nothing and matter most
+_OPSET = 20  # the first with Gelu as one operator
 _CARD = ("name", "version", "base", "data", "scores", "window", "temperature")
 
 
@@ -38,12 +32,12 @@ def export(
     labels: Sequence[str] | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Write model.onnx, tokenizer.json and manifest.json (needs the `export` extra).
+    """Write graphs, weights, tokenizer.json and manifest.json (needs the `export` extra).
 
     Args:
         folder: a Hugging Face sequence-classification checkpoint: config.json, weights, tokenizer.
         out: folder to make; it must not exist, and appears only when it is complete.
-        int8: store weights in int8, per output channel, embeddings per row; else in fp32.
+        int8: round weights to 8 bits, and write model_int8.onnx beside model.onnx; else both would be the same.
         labels: names of the outputs in order, where the checkpoint does not say.
         card: manifest entries that the checkpoint cannot tell: name, version, base, data, scores, window, temperature.
 
@@ -70,13 +64,13 @@ def export(
         longest = max_length(folder, model.config.to_dict())
         _write_graph(model, bundle / "model.onnx", longest)
         if int8:
-            _store_int8(bundle / "model.onnx")
+            store_int8(bundle)
         manifest = Manifest(
             **{"name": folder.name, "version": "0", **(card or {})},
             labels=list(resolved.names),
             max_length=longest,
-            precision="int8 weights, fp32 compute" if int8 else "fp32",
-            files={name: sha256(bundle / name) for name in ("model.onnx", "tokenizer.json")},
+            precision="int8" if int8 else "fp32",
+            files={file.name: sha256(file) for file in sorted(bundle.iterdir())},
         )
         manifest.write(bundle)
         bundle.rename(out)
@@ -136,58 +130,18 @@ def _write_graph(model: Any, path: Path, longest: int) -> None:  # noqa: ANN401
         warnings.simplefilter("ignore")  # the exporter warns of its own internals, and logs them
         after.callback(log.setLevel, level)
         log.setLevel(logging.ERROR)
-        torch.onnx.export(
+        program = torch.onnx.export(
             Logits().eval(),
             kwargs=inputs,
-            f=str(path),
             input_names=list(inputs),
             output_names=["logits"],
             dynamic_shapes={name: {0: batch, 1: length} for name in inputs},
             opset_version=_OPSET,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
-
-
-def _store_int8(path: Path) -> None:
-    """Replace each large fp32 matrix by int8 rows or columns with a scale each, and DequantizeLinear.
-
-    A matrix multiplied from the right (x @ W) gets a scale for each column, an embedding table one for each row.
-    """
-    onnx = require("onnx", "export")
-    graph_model = onnx.load(str(path))
-    graph = graph_model.graph
-    by_row = {  # the tensors whose rows, not columns, are the outputs: embedding tables and Gemm's transposed weights
-        node.input[0 if node.op_type == "Gather" else 1]
-        for node in graph.node
-        if node.op_type == "Gather"
-        or (node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute))
-    }
-    kept, nodes = [], []
-    for tensor in graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.ndim != 2 or values.size < _SMALLEST:  # noqa: PLR2004
-            kept.append(tensor)
-            continue
-        axis = 0 if tensor.name in by_row else 1
-        scale = np.abs(values).max(axis=1 - axis).astype(np.float32) / 127
-        scale[scale == 0] = 1
-        rounded = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
-        kept += [
-            onnx.numpy_helper.from_array(rounded, f"{tensor.name}.int8"),
-            onnx.numpy_helper.from_array(scale, f"{tensor.name}.scale"),
-        ]
-        nodes.append(
-            onnx.helper.make_node(
-                "DequantizeLinear", [f"{tensor.name}.int8", f"{tensor.name}.scale"], [tensor.name], axis=axis
-            )
-        )
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    body = list(graph.node)
-    del graph.node[:]
-    graph.node.extend(nodes + body)
-    del graph.value_info[:]  # it described the initializers that are gone
-    onnx.checker.check_model(graph_model)
-    onnx.save(graph_model, str(path))
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        del part.metadata_props[:]  # where in whose files each node came from
+    require("onnx", "export").save(proto, str(path))

@@ -16,7 +16,7 @@ from rerank_nli.errors import InputError, InputTypeError, one_of, require
 from rerank_nli.labels import COLUMNS
 from rerank_nli.ranking import KEEPS, divide, named, order
 from rerank_nli.scorer import Scorer
-from rerank_nli.scores import KINDS, NORMALIZATIONS, check_threshold
+from rerank_nli.scores import ALPHA, KINDS, NORMALIZATIONS, check_threshold
 from rerank_nli.types import Filtered, Grounding, RankedAnswer, Ranking, Verdict
 from rerank_nli.windows import sentences
 
@@ -140,7 +140,7 @@ class NLIReranker:
         *,
         retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
-        alpha: float = 0.5,
+        alpha: float = ALPHA,
     ) -> Ranking:
         """Order passages by score, best first; ties keep the order they came in.
 
@@ -150,7 +150,7 @@ class NLIReranker:
             top_k: most passages to return.
             retrieval_scores: the retriever's, one for each passage, higher is better.
             fuse: "linear" or "rrf" ranks by scores and retrieval scores together; `score` stays what it is.
-            alpha: weight of the score in the fusion, 0..1.
+            alpha: weight of the score in the fusion, 0..1; the default was found on SciFact's training claims.
 
         Returns:
             The passages, best first, at most top_k of them.
@@ -199,7 +199,7 @@ class NLIReranker:
         *,
         retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
-        alpha: float = 0.5,
+        alpha: float = ALPHA,
     ) -> Filtered:
         """Keep the passages whose score passes a threshold, and return the others beside them.
 
@@ -365,7 +365,7 @@ class NLIReranker:
         *,
         retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
-        alpha: float = 0.5,
+        alpha: float = ALPHA,
         scorer: Scorer | None = None,
         many: bool = False,
     ) -> list[Ranking]:
