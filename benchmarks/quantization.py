@@ -172,7 +172,8 @@ def measure(checkpoint: Path, data: Path, count: int) -> dict[str, dict[str, Any
 
     def calibration(engine: OnnxEngine) -> Iterator[dict[str, Array]]:
         pairs, _ = read(data, engine, "train", CALIBRATION_ROWS)
-        return (template.arrays([pair]) for pair in pairs)
+        whole = (pair for pair in pairs if sum(map(len, pair)) + template.special <= engine.max_length)
+        return (template.arrays([pair]) for pair in whole)
 
     with tempfile.TemporaryDirectory() as scratch:
         paths = make_forms(checkpoint, Path(scratch), calibration)

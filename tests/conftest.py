@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from texts import CARD
 
 from rerank_nli import NLIReranker, OnnxEngine, load
+from rerank_nli.manifest import Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +78,17 @@ def exported(checkpoint: Path) -> OnnxEngine:
     engine = load(checkpoint, engine="onnx")
     assert isinstance(engine, OnnxEngine)
     return engine
+
+
+@pytest.fixture(scope="session")
+def int8(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint as an int8 bundle with a card."""
+    pytest.importorskip("onnxscript")
+    from rerank_nli.export import export
+
+    out = tmp_path_factory.mktemp("bundles") / "below" / "int8"
+    assert export(checkpoint, out, card=CARD) == Manifest.read(out)
+    return out
 
 
 _CORPUS = (

@@ -136,13 +136,6 @@ def test_a_megabyte_without_a_space() -> None:
     assert (best.windows, best.span) == (1, (0, 1_050_000))
 
 
-def test_ten_thousand_passages() -> None:
-    """10,000 passages are ranked, each in its place."""
-    passages = [f"Rain fell on day {i}." for i in range(9_999)] + [SETTLED]
-    ranking = judge().rank(CLAIM, passages)
-    assert [p.index for p in ranking] == [9_999, *range(9_999)]
-
-
 # Passages that are none
 
 

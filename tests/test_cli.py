@@ -290,11 +290,11 @@ def test_a_two_label_model_prints_json(
 
 
 def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
-    """No core dependency shows as missing, and the choice of engine has its reason."""
+    """No core dependency shows as missing, and the choice of engine has its precision and its reason."""
     _, out, _ = run(capsys, "doctor", "mini")
     for package in ("numpy", "tokenizers", "onnxruntime", "huggingface-hub"):
         assert f"  {package} is not" not in out
-    assert "onnx engine (auto: there is an ONNX file" in out
+    assert "mini: onnx engine in int8 (auto: there is an ONNX file" in out
 
 
 @pytest.mark.parametrize(("score", "threshold"), [("logit", "2"), ("margin", "-0.5")])

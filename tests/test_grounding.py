@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from operator import itemgetter
@@ -260,17 +259,6 @@ def test_check_is_verify_for_each_sentence(sentences: list[str]) -> None:
     reranker = NLIReranker(FunctionEngine(says_of_claim))
     report = reranker.check(" ".join(sentences), ["a passage", "another"])
     assert list(report) == [reranker.verify(sentence, ["a passage", "another"]) for sentence in sentences]
-
-
-def test_reports_go_through_json() -> None:
-    """to_dict of verdicts and reports survives json unchanged."""
-    reranker = NLIReranker(stating())
-    for result in (
-        reranker.verify(CLAIM, ["e=0.8,c=0.1"]),
-        reranker.check("One. Two.", ["e=0.1,c=0.8", ""]),
-        reranker.rank_answers("Who?", ["Ann", "Bo"], ["e=0.4,c=0.2"])[0],
-    ):
-        assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
 
 
 def test_report_as_dict_says_where_sentences_stand() -> None:

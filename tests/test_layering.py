@@ -19,7 +19,7 @@ PACKAGE = Path(rerank_nli.__file__).parent
 ORDER = (
     *("errors", "types"),
     *("labels", "manifest", "scores", "windows", "calibration"),
-    *("checkpoints", "export"),
+    *("checkpoints", "quantize", "export"),
     *("batches", "engines"),
     "scorer",
     *("inputs", "ranking", "grounding", "zeroshot"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from texts import keyword, neutral_sentences, with_sentence
+from texts import CLAIMS, keyword, neutral_sentences, with_sentence
 
 from rerank_nli import FunctionEngine, NLIReranker
 from rerank_nli.windows import windows
@@ -16,24 +16,6 @@ from rerank_nli.windows import windows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# claim, a sentence that supports it, one that refutes it
-CLAIMS = [
-    (
-        "The Aldmoor bridge opened to traffic in 1932.",
-        "The Aldmoor bridge was opened to traffic in 1932 after six years of work.",
-        "The Aldmoor bridge was not opened to traffic in 1932, because its cables had failed.",
-    ),
-    (
-        "Professor Okafor discovered the comet in 1987.",
-        "In 1987 the comet was discovered by Professor Okafor.",
-        "Professor Okafor did not discover the comet; it was found by her student in 1991.",
-    ),
-    (
-        "Vitamin C cures the common cold.",
-        "Vitamin C cures the common cold.",
-        "Vitamin C does not cure the common cold.",
-    ),
-]
 TOPICS = ["bridge", "comet", "vitamin"]
 NEUTRAL = " ".join(neutral_sentences())
 
@@ -188,13 +170,3 @@ def test_no_text_loses_a_word(text: str, window: int) -> None:
     words = {text[a:b] for a, b in engine.tokenize([text])[0].spans.tolist()}
     assert words <= {premise[a:b] for premise in shown for a, b in engine.tokenize([premise])[0].spans.tolist()}
     assert best.windows == 0 or best.evidence in {premise.strip() for premise in shown}
-
-
-def test_long_passages_of_the_bundled_model_keep_their_order_in_a_batch(bundled: NLIReranker) -> None:
-    """Long and short passages in one call get the scores that they get alone, to 1e-5."""
-    claim, supporting, refuting = CLAIMS[0]
-    passages = [" ".join(neutral_sentences()[:20]), supporting, "", refuting, " ".join(neutral_sentences()[60:70])]
-    fresh = NLIReranker(bundled.engine, cache_size=0)
-    together = {p.index: p.score for p in fresh.rank(claim, passages)}
-    alone = {i: fresh.rank(claim, [passage])[0].score for i, passage in enumerate(passages)}
-    assert together == pytest.approx(alone, abs=1e-5)

@@ -128,15 +128,15 @@ def test_entries_of_a_later_version_are_ignored(bundle: Path) -> None:
 
 
 def test_bundled_manifest() -> None:
-    """The bundled model says what it is: three labels, 512 tokens, int8 weights, and both its files."""
+    """The bundled model says what it is: three labels, 512 tokens, int8 weights, and all its files."""
     manifest = Manifest.read(BUNDLED)
     assert manifest is not None
     assert manifest.name
     assert manifest.version
     assert not Labels.of(manifest.labels).binary
     assert manifest.max_length == 512
-    assert manifest.precision == "int8 weights, fp32 compute"
-    assert set(manifest.files) == {"model.onnx", "tokenizer.json"}
+    assert manifest.precision == "int8"
+    assert set(manifest.files) == {"model.onnx", "model.onnx_data", "model_int8.onnx", "tokenizer.json"}
     assert manifest.temperature > 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,38 +177,6 @@ def test_a_generator_gives_a_generator(output: str) -> None:
         np.testing.assert_array_equal(np.array(whole), reranker.predict(pairs, output=output))
     else:
         assert whole == reranker.predict(pairs, output=output)
-
-
-def test_an_endless_generator_is_read_as_it_is_needed() -> None:
-    """Rows come out of a generator that never ends, after reading a bounded number ahead."""
-    read = 0
-
-    def counted() -> Iterator[tuple[str, str]]:
-        nonlocal read
-        for pair in endless():
-            read += 1
-            yield pair
-
-    rows = NLIReranker(stating()).predict(counted(), output="dicts")
-    assert read == 0
-    first = list(itertools.islice(rows, 5))
-    assert [row["entailment"] for row in first] == pytest.approx([0.10, 0.11, 0.12, 0.13, 0.14], abs=1e-6)
-    assert 5 <= read <= 2048
-
-
-def test_memory_stays_flat_over_a_generator() -> None:
-    """The peak over 15,000 more pairs is that over the first 3,000, give or take 5 %."""
-    reranker = NLIReranker(FunctionEngine(lambda pairs: np.zeros((len(pairs), 3))), cache_size=1000)
-    rows = reranker.predict(endless())
-    tracemalloc.start()
-    peaks = []
-    for count in (3_000, 15_000):
-        for _ in itertools.islice(rows, count):
-            pass
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.reset_peak()
-    tracemalloc.stop()
-    assert peaks[1] < 1.05 * peaks[0]
 
 
 def test_a_generator_and_a_frame() -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from rerank_nli import load
+from rerank_nli.scores import ALPHA
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -62,12 +65,40 @@ def test_figures_are_those_measured() -> None:
         assert f"| {name} | {figures['rows']:,} | {figures['accuracy']:.1%} | {figures['ECE']:.3f} |" in README, name
 
 
+def test_evidence_is_what_was_measured() -> None:
+    """The README's figures on SciFact are those of the committed benchmark, and the default weight of fusion is its."""
+    found = json.loads((ROOT / "benchmarks/results/evidence.json").read_text(encoding="utf-8"))["SciFact dev"]
+    assert found["alpha on training claims"]["supporting"]["best mean"] == ALPHA
+    for name, row in found["order of 100 retrieved"].items():
+        cited, supporting = row["cited"]["nDCG@10"][0], row["supporting"]["nDCG@10"][0]
+        if "rrf" not in name and (not name.startswith("NLI") or name.endswith(", entailment")):
+            assert f" | {cited:.3f} | {supporting:.3f} |" in README, name
+    for name in ("BM25", "all-MiniLM-L6-v2 cosine", "NLI passage_entails_query, entailment"):
+        row = found["cited abstracts"][name]
+        figures = (row[f"support against {other}"]["AUROC"][0] for other in ("refutation", "no evidence"))
+        assert " | {:.3f} | {:.3f} |".format(*figures) in README, name
+
+
+def test_forms_are_what_was_measured() -> None:
+    """The README's table of forms is the committed benchmark's, and no form that is shipped loses half a point."""
+    forms = json.loads((ROOT / "benchmarks/results/quantization.json").read_text(encoding="utf-8"))["forms"]
+    for name, row in forms.items():
+        speeds = [f"{row[f'{runtime} pairs/s']:.0f}" for runtime in ("ONNX Runtime",)]
+        assert f"| {name} | {row['MB']} | {row['mnli_dev_matched']['accuracy']} | {speeds[0]} |" in README, name
+    for name in ("int8 weights, fp32 compute", "int8 weights, int8 compute by token"):
+        for dev in ("mnli_dev_matched", "snli_dev", "qnli_dev"):
+            assert forms[name][dev]["accuracy"] >= forms["fp32"][dev]["accuracy"] - 0.5
+        assert forms[name]["batch, maximum"] <= 1e-2
+        assert forms[name]["batch, 99.9th percentile"] <= 1e-3
+
+
 def test_figures_are_of_the_bundled_weights() -> None:
     """Every benchmark of the NLI model was run on the weights that are bundled, and the model card says the same."""
     bundled = json.loads((ROOT / "rerank_nli/mini/nli/manifest.json").read_text(encoding="utf-8"))
-    for name in ("accuracy", "demo_corpus", "templates", "windows"):
+    fingerprint = load().fingerprint
+    for name in ("accuracy", "demo_corpus", "evidence", "growth", "templates", "windows"):
         result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
-        assert result["fingerprint"] == bundled["files"]["model.onnx"], name
+        assert result["fingerprint"] == fingerprint, name
         if name == "accuracy":
             assert result["temperature"] == bundled["temperature"]
             for dataset, figures in result["sets"].items():

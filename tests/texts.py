@@ -1,9 +1,10 @@
-"""Texts and engines that the tests share, all written for them."""
+"""Texts, engines and a model card that the tests share, all written for them."""
 
 from __future__ import annotations
 
 import math
 import re
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from rerank_nli import FunctionEngine
@@ -11,6 +12,29 @@ from rerank_nli import FunctionEngine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rerank_nli import Engine
+    from rerank_nli.scores import FloatArray
+
+CARD = {"name": "tiny", "version": "7", "base": {"model": "own", "licence": "MIT"}, "temperature": 1.25, "window": 64}
+
+# claim, a sentence that supports it, one that refutes it
+CLAIMS = [
+    (
+        "The Aldmoor bridge opened to traffic in 1932.",
+        "The Aldmoor bridge was opened to traffic in 1932 after six years of work.",
+        "The Aldmoor bridge was not opened to traffic in 1932, because its cables had failed.",
+    ),
+    (
+        "Professor Okafor discovered the comet in 1987.",
+        "In 1987 the comet was discovered by Professor Okafor.",
+        "Professor Okafor did not discover the comet; it was found by her student in 1991.",
+    ),
+    (
+        "Vitamin C cures the common cold.",
+        "Vitamin C cures the common cold.",
+        "Vitamin C does not cure the common cold.",
+    ),
+]
 # Each sentence frame is filled four ways: 4 · 30 sentences, about 2,000 words on everyday things.
 _FRAMES = (
     (
@@ -148,6 +172,25 @@ def with_sentence(sentence: str, at: float) -> str:
     return " ".join(sentences)
 
 
+def mixed_pairs() -> list[tuple[str, str]]:
+    """300 pairs of 7 to 90 words, none like its neighbours; of each four, one repeats words of its premise."""
+    sentences = neutral_sentences()
+    pairs = []
+    for i in range(300):
+        premise = " ".join(sentences[(i + j) % 120] for j in range(1 + i % 4))
+        if i % 3 == 0:
+            premise = " ".join(premise.split()[: 3 + i % 13])
+        hypothesis = sentences[(i if i % 4 == 1 else 13 * i) % 120]
+        pairs.append((premise, " ".join(hypothesis.split()[: 4 + i % 9])))
+    return pairs
+
+
+def batch_logits(engine: Engine, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+    """Logits of all pairs in one batch."""
+    tokens = engine.tokenize([text for pair in pairs for text in pair])
+    return engine.logits(list(zip(tokens[::2], tokens[1::2], strict=True)))
+
+
 _AS_PREMISE = re.compile(r"(?<!r)e=([\d.]+),c=([\d.]+)")
 _AS_HYPOTHESIS = re.compile(r"re=([\d.]+),rc=([\d.]+)")
 
@@ -167,6 +210,17 @@ def stated_binary(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
     found = [_AS_PREMISE.search(premise) for premise, _ in pairs]
     chances = [float(match[1]) if match else 0.0 for match in found]
     return [[math.log(max(e, 1e-9)), math.log(max(1 - e, 1e-9))] for e in chances]
+
+
+def hashed(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """Logits in -4..4 that every character of both texts has a part in, and nothing else has."""
+    joined = ("\0".join(pair).encode("utf-8", "surrogatepass") for pair in pairs)
+    return [[byte / 32 - 4 for byte in blake2b(text, digest_size=3).digest()] for text in joined]
+
+
+def hashed_binary(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """As `hashed`, of a head that knows entailment and its absence only."""
+    return [row[:2] for row in hashed(pairs)]
 
 
 def keyword(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
