@@ -3,7 +3,7 @@
 CHECKPOINT is a Hugging Face folder in fp32; every form is made of it here. Accuracy is that of the first 2,000 rows of
 each dev set, of mnli_dev_matched alone for the forms that were only tried; --rows sets another number. Batch: the
 difference in probability between a pair alone and among its neighbours. Speed: 32 pairs of 128 tokens, the forms by
-turns, medians. Needs openvino; DIR holds nli/{train,mnli_dev_matched,snli_dev,qnli_dev}.jsonl.gz.
+turns, medians. Needs openvino; DIR holds nli/{mnli_dev_matched,snli_dev,qnli_dev}.jsonl.gz.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import logging
 import platform
 import tempfile
 import time
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import openvino
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from rerank_nli import OnnxEngine
@@ -36,7 +35,7 @@ from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.scores import probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).parent / "results" / "quantization.json"
 SETS = ("mnli_dev_matched", "snli_dev", "qnli_dev")
-ALONE_ROWS, CALIBRATION_ROWS = 500, 200
+ALONE_ROWS = 500
 BATCH, LENGTH, ROUNDS = 32, 128, 9
 SHIPPED = ("fp32", "int8 weights, fp32 compute", "int8 weights, int8 compute by token")
 
@@ -61,18 +60,7 @@ def rows(path: Path, count: int | None = None) -> list[dict[str, Any]]:
         return [json.loads(line) for line in islice(file, count)]
 
 
-class Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Batches that static quantization reads its ranges from."""
-
-    def __init__(self, batches: Iterator[dict[str, Array]]) -> None:
-        self.batches = batches
-
-    def get_next(self) -> dict[str, Array] | None:
-        """The next batch, None after the last: the name and form that the library asks for."""
-        return next(self.batches, None)
-
-
-def make_forms(checkpoint: Path, folder: Path, batches: Callable[[OnnxEngine], Iterator[Any]]) -> dict[str, Path]:
+def make_forms(checkpoint: Path, folder: Path) -> dict[str, Path]:
     """Every form as an ONNX file, by name; the forms of a bundle in a folder of their own."""
     export(checkpoint, folder / "fp32", int8=False)
     export(checkpoint, folder / "bundle")
@@ -86,20 +74,9 @@ def make_forms(checkpoint: Path, folder: Path, batches: Callable[[OnnxEngine], I
     del graph.graph.value_info[:]  # the quantizers infer their own
     plain = folder / "plain.onnx"
     onnx.save(graph, str(plain))
-    tried = {
-        "dynamic int8, by channel": partial(quantize_dynamic, plain, per_channel=True, weight_type=QuantType.QInt8),
-        "static int8 (QDQ, min–max), by channel": partial(
-            quantize_static,
-            plain,
-            calibration_data_reader=Calibration(batches(OnnxEngine(folder / "fp32"))),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        ),
-    }
-    for i, (name, quantize) in enumerate(tried.items()):
-        paths[name] = folder / f"tried{i}.onnx"
-        quantize(model_output=paths[name])
+    name = "dynamic int8, by channel"
+    paths[name] = folder / "dynamic.onnx"
+    quantize_dynamic(plain, paths[name], per_channel=True, weight_type=QuantType.QInt8)
     for level in (0, 4):
         quantizer = MatMulNBitsQuantizer(
             onnx.load(str(plain)), bits=8, block_size=128, is_symmetric=True, accuracy_level=level
@@ -170,13 +147,8 @@ def measure(checkpoint: Path, data: Path, count: int) -> dict[str, dict[str, Any
         row["batch, maximum"] = float(f"{apart.max():.1e}")
         return row
 
-    def calibration(engine: OnnxEngine) -> Iterator[dict[str, Array]]:
-        pairs, _ = read(data, engine, "train", CALIBRATION_ROWS)
-        whole = (pair for pair in pairs if sum(map(len, pair)) + template.special <= engine.max_length)
-        return (template.arrays([pair]) for pair in whole)
-
     with tempfile.TemporaryDirectory() as scratch:
-        paths = make_forms(checkpoint, Path(scratch), calibration)
+        paths = make_forms(checkpoint, Path(scratch))
         engine = OnnxEngine(paths["fp32"].parent)
         sets = {name: read(data, engine, name, count) for name in SETS}
         runs = {name: onnx_runtime(path, own=name in SHIPPED) for name, path in paths.items()}
