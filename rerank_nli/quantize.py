@@ -75,7 +75,7 @@ def _rounded(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArra
     largest = np.abs(values).max(axis=1 - axis)
     if axis == 1:
         even, odd = values[0 : len(values) // 2 * 2 : 2], values[1::2]
-        largest = np.maximum(largest, np.abs(even + odd).max(axis=0))
+        largest = np.maximum(largest, np.abs(even + odd).max(axis=0, initial=0))
     scale = largest.astype(np.float32) / _MOST
     scale[scale == 0] = 1
     return np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8), scale

@@ -95,7 +95,6 @@ def _column(*values: float) -> list[int]:
     return _rounded(np.array([values], dtype=np.float32).T, 1)[0].ravel().tolist()
 
 
-@pytest.mark.xfail(reason="the largest sum of neighbours is asked for where there are none", raises=ValueError)
 def test_a_single_row() -> None:
     """A matrix of one row, which has no neighbour, uses all 127 steps."""
     assert _column(0.5) == [127]
