@@ -1,0 +1,401 @@
+"""NLIRanker by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from graded import CLAIM, documents, graded, logits, places
+from haystack import Document
+from haystack.dataclasses import ByteStream
+from haystack.utils import ComponentDevice, Device, DeviceMap
+from haystack_integrations.components.rankers.rerank_nli import NLIRanker
+from pydantic import TypeAdapter
+from shared_cases import CASES, Case
+
+import rerank_nli
+from rerank_nli import FunctionEngine, InputError, InputTypeError, LabelError, ModelNotFoundError, NLIReranker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MINI = Path(rerank_nli.__file__).parent / "mini" / "nli"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_scores_are_nlirerankers(case: Case, bundled: NLIReranker) -> None:
+    """Settings given to the component rank, drop and score as the same settings given to NLIReranker."""
+    made_of = case.settings or {"reranker": bundled}  # the defaults need no second model
+    ranker = NLIRanker(**made_of, top_k=case.top_n, threshold=case.threshold, keep=case.keep)
+    scores = case.retrieval_scores or [None] * len(case.texts)
+    given = [
+        Document(content=text, score=score, meta={"place": i})
+        for i, (text, score) in enumerate(zip(case.texts, scores, strict=True))
+    ]
+    found = ranker.run(case.query, given)["documents"]
+    expected = case.expected(NLIReranker(bundled.engine, **case.settings))
+    assert places(found) == [place for place, _ in expected]
+    assert [document.score for document in found] == pytest.approx([score for _, score in expected], abs=1e-6)
+
+
+def test_best_first() -> None:
+    """Documents come out by entailment, each with its own entailment score."""
+    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, 0.5))["documents"]
+    assert places(found) == [1, 2, 0]
+    assert [document.score for document in found] == pytest.approx([0.9, 0.5, 0.2], abs=1e-6)
+
+
+def test_meta_says_why() -> None:
+    """Meta gains the probabilities and the characters that decided, beside what was in it."""
+    given = Document(content="entails 0.7 refutes 0.1", meta={"source": "log", "pages": [1, 2]})
+    found = NLIRanker(reranker=graded()).run(CLAIM, [given])["documents"][0]
+    assert found.meta["source"] == "log"
+    assert found.meta["pages"] == [1, 2]
+    assert found.meta["nli_entailment"] == pytest.approx(0.7, abs=1e-6)
+    assert found.meta["nli_neutral"] == pytest.approx(0.2, abs=1e-6)
+    assert found.meta["nli_contradiction"] == pytest.approx(0.1, abs=1e-6)
+    assert found.meta["nli_span"] == [0, len("entails 0.7 refutes 0.1")]
+
+
+def test_results_are_plain() -> None:
+    """Scores and probabilities are Python floats, and the documents serialise with json and pydantic alike."""
+    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, scores=[1.5, 2.5]))["documents"]
+    numbers = ("nli_entailment", "nli_neutral", "nli_contradiction", "nli_relative", "retrieval_score")
+    for document in found:
+        assert {type(document.score), *(type(document.meta[name]) for name in numbers)} == {float}
+    rows = [document.to_dict() for document in found]
+    assert json.loads(json.dumps(rows)) == rows
+    assert json.loads(TypeAdapter(list[dict[str, Any]]).dump_json(rows)) == rows
+
+
+def test_the_input_stays_as_it_was() -> None:
+    """Documents and their meta are not changed; the copies keep id, blob and embedding."""
+    blob = ByteStream(b"\x00", mime_type="image/png")
+    given = [Document(content="entails 0.9", meta={"a": {"b": 1}}, blob=blob, embedding=[0.5, 0.25], score=3.0)]
+    before = copy.deepcopy(given)
+    found = NLIRanker(reranker=graded()).run(CLAIM, given)["documents"][0]
+    assert given == before
+    assert found is not given[0]
+    assert found.meta is not given[0].meta
+    assert (found.id, found.content, found.blob, found.embedding) == (given[0].id, "entails 0.9", blob, [0.5, 0.25])
+
+
+def test_stale_scores_never_win() -> None:
+    """What an earlier ranker left in score and meta neither orders the documents nor survives as ours."""
+    stale = {"relevance_score": 99.0, "nli_entailment": 99.0, "nli_span": [7, 8], "nli_relative": 99.0}
+    given = [
+        Document(content="entails 0.1", meta={**stale, "place": 0}),
+        Document(content="entails 0.8", meta={"place": 1, "relevance_score": 0.0}),
+    ]
+    found = NLIRanker(reranker=graded()).run(CLAIM, given)["documents"]
+    assert places(found) == [1, 0]
+    assert found[1].score == pytest.approx(0.1, abs=1e-6)
+    assert found[1].meta["nli_entailment"] == pytest.approx(0.1, abs=1e-6)
+    assert found[1].meta["nli_span"] == [0, len("entails 0.1")]
+    assert found[1].meta["nli_relative"] is None
+
+
+def test_retrieval_scores_are_fused() -> None:
+    """Where each document has a retrieval score, the order is by the weighted sum of both; score stays entailment."""
+    given = documents(0.9, 0.7, 0.1, scores=[1.0, 4.0, 5.0])
+    found = NLIRanker(alpha=0.6, reranker=graded()).run(CLAIM, given)["documents"]
+    fused = [0.6 * (e - 0.1) / (0.9 - 0.1) + 0.4 * (r - 1) / (5 - 1) for e, r in ((0.9, 1), (0.7, 4), (0.1, 5))]
+    assert places(found) == [1, 0, 2]
+    assert [d.meta["nli_relative"] for d in found] == pytest.approx([fused[i] for i in (1, 0, 2)], abs=1e-6)
+    assert [d.score for d in found] == pytest.approx([0.7, 0.9, 0.1], abs=1e-6)
+    assert [d.meta["retrieval_score"] for d in found] == [4.0, 1.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"fuse": None}, [0, 1, 2]),
+        ({"fuse": "rrf", "alpha": 0.0}, [2, 1, 0]),
+        ({"alpha": 1.0}, [0, 1, 2]),
+        ({"alpha": 0.0}, [2, 1, 0]),
+    ],
+)
+def test_fusion_is_the_callers_choice(settings: dict[str, Any], expected: list[int]) -> None:
+    """`fuse=None` leaves the retrieval scores out of the order, and `alpha` weighs the two sides."""
+    given = documents(0.9, 0.7, 0.1, scores=[1.0, 4.0, 5.0])
+    assert places(NLIRanker(reranker=graded(), **settings).run(CLAIM, given)["documents"]) == expected
+
+
+def test_missing_retrieval_scores_are_not_fused() -> None:
+    """One document without a score, and all are ranked by entailment alone; a score that was there stays in meta."""
+    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, 0.5, scores=[9.0, None, 8.0]))["documents"]
+    assert places(found) == [1, 2, 0]
+    assert [d.meta.get("retrieval_score") for d in found] == [None, 8.0, 9.0]
+
+
+def test_the_threshold_reads_entailment_alone() -> None:
+    """A retrieval score lifts no document over the threshold."""
+    given = documents(0.4, 0.6, scores=[100.0, 0.0])
+    assert places(NLIRanker(threshold=0.5, reranker=graded()).run(CLAIM, given)["documents"]) == [1]
+
+
+def test_keep_contradiction() -> None:
+    """`keep="contradiction"` keeps what refutes, strongest first, and still writes the entailment score."""
+    given = documents((0.1, 0.6), (0.7, 0.1), (0.05, 0.9))
+    found = NLIRanker(threshold=0.5, keep="contradiction", reranker=graded()).run(CLAIM, given)["documents"]
+    assert places(found) == [2, 0]
+    assert [document.score for document in found] == pytest.approx([0.05, 0.1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("of_init", "of_run", "expected"),
+    [(None, None, 3), (2, None, 2), (2, 3, 3), (None, 1, 1), (2, 1, 1), (99, None, 3), (1, 99, 3)],
+)
+def test_top_k(of_init: int | None, of_run: int | None, expected: int) -> None:
+    """`top_k` of run goes before that of init, None is all, and more than there are is all."""
+    ranker = NLIRanker(top_k=of_init, reranker=graded())
+    assert len(ranker.run(CLAIM, documents(0.1, 0.2, 0.3), top_k=of_run)["documents"]) == expected
+
+
+def test_top_k_of_zero_is_an_error() -> None:
+    """`top_k=0` is refused by init and by run, even where there is no document."""
+    with pytest.raises(InputError, match="top_k=0"):
+        NLIRanker(top_k=0)
+    with pytest.raises(InputError, match="top_k=0"):
+        NLIRanker(reranker=graded()).run(CLAIM, [], top_k=0)
+
+
+def test_no_documents() -> None:
+    """An empty list gives an empty list."""
+    assert NLIRanker(reranker=graded()).run(CLAIM, []) == {"documents": []}
+
+
+def test_no_query() -> None:
+    """None in place of a query is an error that says so, with documents and without."""
+    for given in (documents(0.5), []):
+        with pytest.raises(InputTypeError, match="must be a text, got None"):
+            NLIRanker(reranker=graded()).run(None, given)
+
+
+def test_duplicates_stay() -> None:
+    """Two documents with the same text and id stay two, side by side, with one score."""
+    given = [Document(content="entails 0.6"), Document(content="entails 0.9"), Document(content="entails 0.6")]
+    found = NLIRanker(reranker=graded()).run(CLAIM, given)["documents"]
+    assert [document.id for document in found] == [given[1].id, given[0].id, given[2].id]
+    assert found[1].score == found[2].score
+
+
+def test_documents_without_text_come_last() -> None:
+    """Documents with an empty, a blank or no text get the lowest score and no error."""
+    image = Document(blob=ByteStream(b"\x00"), meta={"place": 0})
+    blank = [Document(content=text, meta={"place": i}) for i, text in enumerate(("", "  "), 1)]
+    found = NLIRanker(reranker=graded()).run(CLAIM, [image, *blank, Document(content="x", meta={"place": 3})])
+    assert places(found["documents"]) == [3, 0, 1, 2]
+    assert [document.score for document in found["documents"][1:]] == [0.0, 0.0, 0.0]
+    assert found["documents"][1].content is None
+
+
+def test_a_thousand_documents() -> None:
+    """1,000 documents come out in order, each once."""
+    entailments = [0.001 + (i * 617 % 1000) / 1100 for i in range(1000)]
+    given = [Document(content=f"entails {e:.4f}", meta={"place": i}) for i, e in enumerate(entailments)]
+    found = NLIRanker(reranker=graded()).run(CLAIM, given)["documents"]
+    assert places(found) == sorted(range(1000), key=lambda i: -entailments[i])
+
+
+def test_threads_get_what_one_gets() -> None:
+    """8 threads through one component get what one thread gets."""
+    ranker = NLIRanker(reranker=graded(cache_size=3))
+    lists = [documents(*(0.1 + (i * k % 17) / 20 for k in range(1, 6))) for i in range(64)]
+    expected = [ranker.run(CLAIM, given) for given in lists]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda given: ranker.run(CLAIM, given), lists)) == expected
+
+
+def test_errors_of_the_engine_come_out() -> None:
+    """What an engine raises reaches the caller of run and of run_async, and the next call works."""
+    broken = True
+
+    def fn(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        if broken:
+            message = "the model is out of order"
+            raise RuntimeError(message)
+        return logits(pairs)
+
+    ranker = NLIRanker(reranker=NLIReranker(FunctionEngine(fn)))
+    with pytest.raises(RuntimeError, match="out of order"):
+        ranker.run(CLAIM, documents(0.5))
+    with pytest.raises(RuntimeError, match="out of order"):
+        asyncio.run(ranker.run_async(CLAIM, documents(0.5)))
+    broken = False
+    assert places(ranker.run(CLAIM, documents(0.5))["documents"]) == [0]
+
+
+def test_two_labels() -> None:
+    """A model with two labels ranks, leaves neutral and contradiction None, and cannot keep contradictions."""
+    engine = FunctionEngine(lambda pairs: [[1.0, 0.0] for _ in pairs], ["entailment", "not_entailment"])
+    found = NLIRanker(reranker=NLIReranker(engine)).run(CLAIM, documents(0.5))["documents"][0]
+    assert found.meta["nli_entailment"] > 0.5
+    assert (found.meta["nli_neutral"], found.meta["nli_contradiction"]) == (None, None)
+    with pytest.raises(LabelError, match="contradiction"):
+        NLIRanker(keep="contradiction", reranker=NLIReranker(engine))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threshold": 1.5}, "threshold 1.5"),
+        ({"threshold": -2.0, "score": "margin"}, "threshold -2.0"),
+        ({"keep": "support"}, "unknown keep 'support'"),
+        ({"direction": "up"}, "unknown direction 'up'"),
+        ({"score": "cosine"}, "unknown score 'cosine'"),
+        ({"normalize": "none"}, "unknown normalize 'none'"),
+        ({"fuse": "sum"}, "unknown fuse 'sum'"),
+        ({"alpha": 2.0}, "alpha=2.0"),
+        ({"top_k": True}, "top_k=True"),
+        ({"keep": "evidence", "score": "margin"}, "keep='evidence'"),
+    ],
+)
+def test_settings_are_checked_at_once(settings: dict[str, Any], message: str) -> None:
+    """A setting that cannot be used is refused when the component is made, before any model is looked for."""
+    with pytest.raises(InputError, match=re.escape(message)):
+        NLIRanker("/no/such/model", **settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model": "folder"}, {"direction": "bidirectional"}, {"device": ComponentDevice.from_str("cpu")}]
+)
+def test_a_reranker_stands_alone(settings: dict[str, Any]) -> None:
+    """`reranker=` beside a setting of the model is an error that names the setting."""
+    with pytest.raises(InputError, match=f"leave out {next(iter(settings))}"):
+        NLIRanker(reranker=graded(), **settings)
+
+
+def test_devices_are_checked_at_once() -> None:
+    """A device map, which one model cannot be spread over here, and a plain text are refused by init."""
+    device_map = ComponentDevice.from_multiple(DeviceMap({"a": Device.cpu(), "b": Device.gpu(0)}))
+    with pytest.raises(ValueError, match="single device"):
+        NLIRanker(device=device_map)
+    with pytest.raises(ValueError, match="Invalid component device type 'str'"):
+        NLIRanker(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"device": ComponentDevice.from_str("cuda:1"), "engine": "onnx"}, InputError, "device='cuda:1'"),
+        ({"engine": "torch"}, InputError, "the bundled model is an ONNX file"),
+        ({"engine": "tpu"}, InputError, "unknown engine 'tpu'"),
+        ({"labels": ["up", "down", "strange"]}, LabelError, "strange"),
+        ({"model": "/no/such/model"}, ModelNotFoundError, "/no/such/model"),
+    ],
+)
+def test_loading_settings_reach_load(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+    """Model, device, engine and labels are used at warm-up, not before, and what `load` raises comes out of it."""
+    ranker = NLIRanker(**settings)
+    with pytest.raises(error, match=message):
+        ranker.warm_up()
+
+
+@pytest.mark.integration
+def test_a_device_that_is_there_is_used() -> None:
+    """`device` of the CPU loads the bundled model and ranks."""
+    ranker = NLIRanker(device=ComponentDevice.from_str("cpu"))
+    assert ranker.run("A cat sleeps.", [Document(content="A cat is asleep.")])["documents"][0].score > 0.5
+
+
+@pytest.mark.integration
+def test_the_model_is_loaded_once(tmp_path: Path) -> None:
+    """After the first warm-up the model's folder is not read again, by warm_up or by run."""
+    folder = tmp_path / "model"
+    shutil.copytree(MINI, folder)
+    ranker = NLIRanker(str(folder))
+    ranker.warm_up()
+    shutil.rmtree(folder)
+    ranker.warm_up()
+    assert len(ranker.run("A cat sleeps.", [Document(content="A cat is asleep.")])["documents"]) == 1
+
+
+@pytest.mark.integration
+def test_threads_load_one_model() -> None:
+    """Threads that warm up at the same time share one reranker."""
+    ranker = NLIRanker()
+    together = threading.Barrier(4)
+
+    def warm(_: int) -> int:
+        together.wait(timeout=30)
+        return id(ranker._loaded())
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(warm, range(4)))) == 1
+
+
+def test_the_loop_goes_on_while_the_model_works() -> None:
+    """The event loop turns while the engine is at work, and run_async gives what run gives."""
+    turned = threading.Event()
+
+    def waits_for_the_loop(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        if not turned.wait(timeout=30):
+            message = "the event loop stood still while the model worked"
+            raise AssertionError(message)
+        return logits(pairs)
+
+    given = documents(0.2, 0.9, 0.5, scores=[0.3, 0.2, 0.1])
+    ranker = NLIRanker(reranker=NLIReranker(FunctionEngine(waits_for_the_loop)))
+
+    async def main() -> Any:
+        task = asyncio.ensure_future(ranker.run_async(CLAIM, given, 2))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        turned.set()
+        return await task
+
+    assert asyncio.run(main()) == NLIRanker(reranker=graded()).run(CLAIM, given, 2)
+
+
+async def ticks_during(awaitable: Any) -> int:
+    """How often the loop comes round, a millisecond apart at least, before a coroutine is done."""
+    ticks = 0
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(awaitable)
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        if not task.done():
+            loop.call_later(0.001, tick)
+
+    tick()
+    await task
+    return ticks
+
+
+@pytest.mark.integration
+def test_the_loop_ticks_while_500_documents_are_ranked(bundled: NLIReranker) -> None:
+    """While the bundled model ranks 500 documents the event loop goes round again and again."""
+    given = [Document(content=f"Boat number {i} sails at noon.") for i in range(500)]
+    ranker = NLIRanker(reranker=NLIReranker(bundled.engine))
+    assert asyncio.run(ticks_during(ranker.run_async(CLAIM, given))) > 20
+
+
+@pytest.mark.integration
+def test_the_loop_ticks_while_the_model_is_loaded() -> None:
+    """The event loop goes round while warm_up_async loads the bundled model, which is then there."""
+    ranker = NLIRanker()
+    assert asyncio.run(ticks_during(ranker.warm_up_async())) > 3
+    assert ranker._reranker is not None
+
+
+def test_many_at_once_in_one_loop() -> None:
+    """Gathered calls each get their own documents."""
+    ranker = NLIRanker(reranker=graded())
+
+    async def main() -> list[dict[str, list[Document]]]:
+        return await asyncio.gather(*(ranker.run_async(CLAIM, documents(0.1, 0.2 + i / 50)) for i in range(20)))
+
+    assert [found["documents"][0].score for found in asyncio.run(main())] == pytest.approx(
+        [0.2 + i / 50 for i in range(20)], abs=1e-6
+    )

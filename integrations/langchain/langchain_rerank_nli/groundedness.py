@@ -1,0 +1,93 @@
+"""An answer held against its documents, sentence by sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+
+from langchain_rerank_nli.settings import Model, read
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+    from rerank_nli import Grounding, NLIReranker
+
+__all__ = ["NLIGroundedness"]
+
+
+class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], Model):
+    """Checks each sentence of an answer against documents: from {"answer", "documents"} to a report in JSON types.
+
+    The report is that of NLIReranker.check: `groundedness`, the share of sentences that are supported, and `sentences`,
+    each with its `span` in the answer, `label`, `confidence`, and the passages `supporting` and `refuting` it. Each
+    passage has its document's `index`, `id` and `source` (from its metadata, or None), and the `span` that decided.
+
+    Args:
+        threshold: 0..1, for P(entailment) and P(contradiction).
+        model: what NLIReranker takes; None is the bundled model.
+        reranker: a ready NLIReranker, in place of `model`.
+
+    Raises:
+        ValidationError: a threshold out of range, or a reranker that knows no contradiction.
+    """
+
+    threshold: float = 0.5
+
+    def _check_with(self, reranker: NLIReranker) -> None:
+        reranker.check("", [], self.threshold)
+
+    def invoke(
+        self,
+        input: Mapping[str, Any],  # noqa: A002 - a Runnable's own name for it
+        config: RunnableConfig | None = None,
+        **kwargs: Any,  # noqa: ANN401 - as in Runnable
+    ) -> dict[str, Any]:
+        """Check an answer.
+
+        Args:
+            input: the "answer", a text, and the "documents" that it should rest on.
+            config: as of any Runnable.
+            kwargs: none: a Runnable may be given some, and here they are an error.
+
+        Returns:
+            The report.
+
+        Raises:
+            LabelError, InputError, InputTypeError, QueryTooLongError: as NLIReranker.check.
+        """
+
+        def check(given: Mapping[str, Any]) -> dict[str, Any]:
+            answer, documents = read(given, "answer", "documents")
+            return _report(self._ready().check(answer, _passages(documents), self.threshold), documents)
+
+        return self._call_with_config(check, input, config, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: Mapping[str, Any],  # noqa: A002 - a Runnable's own name for it
+        config: RunnableConfig | None = None,
+        **kwargs: Any,  # noqa: ANN401 - as in Runnable
+    ) -> dict[str, Any]:
+        """`invoke` while the event loop goes on; loading, too, happens in a thread."""
+
+        async def check(given: Mapping[str, Any]) -> dict[str, Any]:
+            answer, documents = read(given, "answer", "documents")
+            reranker = await self._aready()
+            return _report(await reranker.acheck(answer, _passages(documents), self.threshold), documents)
+
+        return await self._acall_with_config(check, input, config, **kwargs)
+
+
+def _passages(documents: Sequence[Document]) -> list[tuple[str | None, str]]:
+    return [(document.id, document.page_content) for document in documents]
+
+
+def _report(grounding: Grounding, documents: Sequence[Document]) -> dict[str, Any]:
+    report = grounding.to_dict()
+    for sentence in report["sentences"]:
+        for passage in (*sentence["supporting"]["passages"], *sentence["refuting"]["passages"]):
+            source = documents[passage["index"]].metadata.get("source")
+            passage["source"] = source if isinstance(source, str | int | None) else str(source)
+    return report

@@ -1,0 +1,79 @@
+"""The settings that the components share, checked when they are given, and the reranker made of them at first use."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from pathlib import Path  # noqa: TC003 - pydantic reads it
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from rerank_nli import FunctionEngine, InputError, InputTypeError, NLIReranker
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Model", "read"]
+
+_LOADING = threading.Lock()  # one for all: a lock of its own would keep a component from being copied and pickled
+_SETTINGS = {"model", "direction", "score", "score_kind", "normalize"}  # of the fields, those that make a reranker
+
+
+class Model(BaseModel):
+    """Settings of a reranker, or a ready one; what is None is left to NLIReranker's own default.
+
+    Args:
+        model: what NLIReranker takes: "mini", a folder, a Hub id; None is the bundled model.
+        reranker: a ready one, in place of model settings.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    model: str | Path | None = None
+    reranker: NLIReranker | None = Field(default=None, repr=False)
+
+    _loaded: tuple[dict[str, Any], NLIReranker] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        settings = self._settings()
+        if self.reranker is None:  # a reranker without weights knows the same rules
+            self._check_with(NLIReranker(**{**settings, "model": FunctionEngine(list)}))
+        elif settings:
+            message = f"reranker= has its settings already: leave out {', '.join(sorted(settings))}"
+            raise InputError(message)
+        else:
+            self._check_with(self.reranker)
+        return self
+
+    def _check_with(self, reranker: NLIReranker) -> None:
+        """Raise what a call would raise for settings of the component's own, if it has any."""
+
+    def _settings(self) -> dict[str, Any]:
+        return self.model_dump(include=_SETTINGS, by_alias=True, exclude_none=True)
+
+    def _ready(self) -> NLIReranker:
+        """The reranker, loaded once for the settings as they are now, whichever thread asks first."""
+        if self.reranker is not None:
+            return self.reranker
+        settings, loaded = self._settings(), self._loaded
+        if loaded is None or loaded[0] != settings:
+            with _LOADING:
+                loaded = self._loaded  # by another thread, perhaps
+                if loaded is None or loaded[0] != settings:
+                    self._loaded = loaded = (settings, NLIReranker(**settings))
+        return loaded[1]
+
+    async def _aready(self) -> NLIReranker:
+        return await asyncio.to_thread(self._ready)
+
+
+def read(given: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
+    """What a chain hands over under these names."""
+    if not isinstance(given, Mapping) or not set(names) <= set(given):
+        found = f"the keys {list(given)}" if isinstance(given, Mapping) else f"{given!r:.80}"
+        message = f"expected a mapping with {' and '.join(map(repr, names))}, got {found}"
+        raise InputTypeError(message)
+    return tuple(given[name] for name in names)

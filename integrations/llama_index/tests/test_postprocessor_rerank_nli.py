@@ -1,0 +1,386 @@
+"""NLIRerank and EvidenceFilter on nodes: scores, order, what stays untouched, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import (
+    Document,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
+from llama_index.postprocessor.rerank_nli import EvidenceFilter, NLIRerank
+from shared_cases import CASES, Case
+from stated_nodes import CLAIM, failing, ids, nodes_of, stated, stating
+
+from rerank_nli import FunctionEngine, InputError, LabelError, ModelNotFoundError, NLIReranker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+THREE = ("e=0.2,c=0.1", "e=0.9,c=0.05", "e=0.5,c=0.4")
+MIXED: list[list[float | None]] = [[None, None, None], [0.9, None, 0.8], [0.9, math.nan, 0.8], [0.9, math.inf, 0.8]]
+
+
+@pytest.mark.parametrize("postprocessor", [NLIRerank, EvidenceFilter])
+def test_class(postprocessor: type[BaseNodePostprocessor]) -> None:
+    """BaseNodePostprocessor is among the bases of both, and the class name is the class's."""
+    assert BaseNodePostprocessor in postprocessor.__mro__
+    assert postprocessor.class_name() == postprocessor.__name__
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_the_scores_of_nli_reranker(case: Case, bundled: NLIReranker) -> None:
+    """Order and scores are those of NLIReranker for the same settings, plain and async."""
+    expected = case.expected(NLIReranker(bundled.engine, **case.settings))
+    nodes = nodes_of(*case.texts, scores=case.retrieval_scores)
+    rerank = NLIRerank(**case.settings, top_n=case.top_n, threshold=case.threshold, keep=case.keep)
+    reranked = rerank.postprocess_nodes(nodes, query_str=case.query)
+    assert ids(reranked) == [f"n{index}" for index, _ in expected]
+    assert [node.score for node in reranked] == pytest.approx([score for _, score in expected], abs=1e-6)
+    assert asyncio.run(rerank.apostprocess_nodes(nodes, query_str=case.query)) == reranked
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_the_filter_of_nli_reranker(case: Case, bundled: NLIReranker) -> None:
+    """EvidenceFilter keeps what NLIReranker keeps, in the order and with the scores that came in, plain and async."""
+    reranker = NLIReranker(bundled.engine, **case.settings)
+    expected = case._replace(top_n=None, retrieval_scores=None).expected(reranker)
+    nodes = nodes_of(*case.texts, scores=case.retrieval_scores)
+    evidence = EvidenceFilter(threshold=case.threshold, keep=case.keep, reranker=reranker)
+    kept = evidence.postprocess_nodes(nodes, query_str=case.query)
+    assert kept == [nodes[i] for i in sorted(index for index, _ in expected)]
+    assert asyncio.run(evidence.apostprocess_nodes(nodes, query_str=case.query)) == kept
+
+
+@pytest.mark.parametrize(
+    "postprocessor", [NLIRerank(reranker=stating(), keep_retrieval_score=True), EvidenceFilter(reranker=stating())]
+)
+def test_nodes_stay_as_they_are(postprocessor: BaseNodePostprocessor) -> None:
+    """Nodes, scores and metadata that went in are unchanged; what comes out are new objects with the same ids."""
+    nodes = nodes_of(*THREE, scores=[0.3, 0.2, 0.1])
+    before = [node.model_dump() for node in nodes]
+    results = postprocessor.postprocess_nodes(nodes, query_str=CLAIM)
+    assert {"n1", "n2"} <= set(ids(results)) <= {"n0", "n1", "n2"}
+    for result in results:
+        result.score = -1.0
+    assert [node.model_dump() for node in nodes] == before
+
+
+def test_results_serialise() -> None:
+    """Scores are Python floats, and a result goes through JSON and comes back the same."""
+    rerank = NLIRerank(reranker=stating(), keep_retrieval_score=True)
+    for result in rerank.postprocess_nodes(nodes_of(*THREE, scores=[0.3, 0.2, 0.1]), query_str=CLAIM):
+        assert type(result.score) is float
+        written = json.loads(result.to_json())
+        assert written["score"] == result.score
+        assert TextNode.from_dict(written["node"]) == result.node
+
+
+def test_stale_scores_in_metadata_do_not_win() -> None:
+    """A relevance_score or retrieval_score that metadata brings along has no part in the ranking."""
+    nodes = nodes_of(*THREE)
+    nodes[0].metadata.update(relevance_score=99.0, retrieval_score=99.0)
+    rerank = NLIRerank(reranker=stating(), keep_retrieval_score=True)
+    reranked = rerank.postprocess_nodes(nodes, query_str=CLAIM)
+    assert ids(reranked) == ["n1", "n2", "n0"]
+    assert reranked[2].metadata == {"relevance_score": 99.0, "retrieval_score": None}
+
+
+def test_fusion_orders_and_entailment_scores() -> None:
+    """By default retrieval scores take part in the order, while the score and the threshold know entailment only."""
+    nodes = nodes_of("e=0.2,c=0.1", "e=0.9,c=0.05", "e=0.6,c=0.3", scores=[0.4, 0.1, 0.9])
+    by_default = stating().rank(CLAIM, [n.text for n in nodes], retrieval_scores=[0.4, 0.1, 0.9], fuse="linear")
+    reranked = NLIRerank(reranker=stating()).postprocess_nodes(nodes, query_str=CLAIM)
+    assert ids(reranked) == [f"n{passage.index}" for passage in by_default]
+    # min-max of the scores 0, 1, 0.571 and of the retrieval scores 0.375, 0, 1: means 0.188, 0.5, 0.786
+    half = NLIRerank(reranker=stating(), alpha=0.5).postprocess_nodes(nodes, query_str=CLAIM)
+    assert ids(half) == ["n2", "n1", "n0"]
+    assert [node.score for node in half] == pytest.approx([0.6, 0.9, 0.2], abs=1e-6)
+    strict = NLIRerank(reranker=stating(), alpha=0.5, threshold=0.55)
+    assert ids(strict.postprocess_nodes(nodes, query_str=CLAIM)) == ["n2", "n1"]
+    assert ids(NLIRerank(reranker=stating(), fuse=None).postprocess_nodes(nodes, query_str=CLAIM)) == ["n1", "n2", "n0"]
+
+
+def test_alpha_weighs() -> None:
+    """alpha=1 ranks by entailment, alpha=0 by retrieval; so it does for reciprocal ranks."""
+    nodes = nodes_of(*THREE, scores=[0.9, 0.1, 0.5])
+    for fuse in ("linear", "rrf"):
+        by_score = NLIRerank(reranker=stating(), fuse=fuse, alpha=1.0).postprocess_nodes(nodes, query_str=CLAIM)
+        by_retrieval = NLIRerank(reranker=stating(), fuse=fuse, alpha=0.0).postprocess_nodes(nodes, query_str=CLAIM)
+        assert (ids(by_score), ids(by_retrieval)) == (["n1", "n2", "n0"], ["n0", "n2", "n1"])
+
+
+@pytest.mark.parametrize("scores", MIXED)
+def test_a_missing_retrieval_score_ends_the_fusion(scores: list[float | None]) -> None:
+    """Where a retrieval score is missing or no number, the order is by entailment alone."""
+    nodes = nodes_of("e=0.2,c=0.1", "e=0.9,c=0.05", "e=0.6,c=0.3", scores=scores)
+    assert ids(NLIRerank(reranker=stating()).postprocess_nodes(nodes, query_str=CLAIM)) == ["n1", "n2", "n0"]
+
+
+def test_keep_retrieval_score() -> None:
+    """The old score stands in the metadata of a copied node, and neither prompt nor embedding shows it."""
+    nodes = nodes_of(*THREE, scores=[0.3, 0.2, 0.1])
+    plain = NLIRerank(reranker=stating()).postprocess_nodes(nodes, query_str=CLAIM)
+    assert all(node.metadata == {} for node in plain)
+    kept = NLIRerank(reranker=stating(), keep_retrieval_score=True).postprocess_nodes(nodes, query_str=CLAIM)
+    assert {node.node_id: node.metadata["retrieval_score"] for node in kept} == {"n0": 0.3, "n1": 0.2, "n2": 0.1}
+    for node in kept:
+        for mode in (MetadataMode.LLM, MetadataMode.EMBED):
+            assert node.get_content(mode) == node.get_content(MetadataMode.NONE)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        TextNode(text=THREE[1]),
+        Document(text=THREE[1]),
+        IndexNode(text=THREE[1], index_id="below", obj=object()),
+        ImageNode(text=THREE[1], image_url="http://localhost/x.png"),
+    ],
+    ids=lambda node: type(node).__name__,
+)
+def test_kinds_of_nodes(node: TextNode) -> None:
+    """A copied node is of the class it was, with all that it holds."""
+    (result,) = NLIRerank(reranker=stating(), keep_retrieval_score=True).postprocess_nodes(
+        [NodeWithScore(node=node, score=0.4)], query_str=CLAIM
+    )
+    assert type(result.node) is type(node)
+    assert result.node is not node
+    changed = {"metadata", "excluded_llm_metadata_keys", "excluded_embed_metadata_keys"}
+    assert {k: v for k, v in vars(result.node).items() if k not in changed} == {
+        k: v for k, v in vars(node).items() if k not in changed
+    }
+
+
+def test_a_node_without_text_has_the_least_score() -> None:
+    """An image without a text is scored as a blank passage and kept in place."""
+    nodes = [NodeWithScore(node=ImageNode(image_url="http://localhost/x.png")), *nodes_of(*THREE)]
+    assert NLIRerank(reranker=stating()).postprocess_nodes(nodes, query_str=CLAIM)[-1].score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "premise"),
+    [
+        ({}, "It sails."),
+        ({"metadata_mode": "none"}, "It sails."),
+        ({"metadata_mode": "llm"}, "port: Varnhem\n\nIt sails."),
+    ],
+)
+def test_metadata_mode(settings: dict[str, Any], premise: str) -> None:
+    """The model reads no metadata unless it is told to."""
+    read: list[str] = []
+
+    def fn(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        read.extend(premise for premise, _ in pairs)
+        return stated(pairs)
+
+    nodes = nodes_of("It sails.")
+    nodes[0].metadata["port"] = "Varnhem"
+    reranker = NLIReranker(FunctionEngine(fn))
+    NLIRerank(reranker=reranker, **settings).postprocess_nodes(nodes, query_str=CLAIM)
+    EvidenceFilter(reranker=NLIReranker(FunctionEngine(fn)), **settings).postprocess_nodes(nodes, query_str=CLAIM)
+    assert read == [premise, premise]
+
+
+@pytest.mark.parametrize("postprocessor", [NLIRerank(), EvidenceFilter()])
+def test_no_query_and_no_nodes(postprocessor: BaseNodePostprocessor) -> None:
+    """Without a query there is an error that says what to pass; without nodes nothing comes back."""
+    for nodes in ([], nodes_of(*THREE)):
+        with pytest.raises(ValueError, match="pass query_bundle= or query_str="):
+            postprocessor.postprocess_nodes(nodes)
+        with pytest.raises(ValueError, match="pass query_bundle= or query_str="):
+            asyncio.run(postprocessor.apostprocess_nodes(nodes))
+    assert postprocessor.postprocess_nodes([], QueryBundle(CLAIM)) == []
+    assert asyncio.run(postprocessor.apostprocess_nodes([], QueryBundle(CLAIM))) == []
+
+
+def test_a_blank_query_is_an_error() -> None:
+    """A blank query is NLIReranker's error."""
+    with pytest.raises(InputError, match="query 0 is blank"):
+        NLIRerank(reranker=stating()).postprocess_nodes(nodes_of(*THREE), query_str=" ")
+
+
+@pytest.mark.parametrize(("top_n", "count"), [(None, 3), (1, 1), (2, 2), (3, 3), (50, 3)])
+def test_top_n(top_n: int | None, count: int) -> None:
+    """top_n is the most that comes back; None is all."""
+    reranked = NLIRerank(top_n=top_n, reranker=stating()).postprocess_nodes(nodes_of(*THREE), query_str=CLAIM)
+    assert ids(reranked) == ["n1", "n2", "n0"][:count]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_n": 0}, "greater than or equal to 1"),
+        ({"top_n": -1}, "greater than or equal to 1"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"threshold": -0.5}, "threshold"),
+        ({"threshold": math.nan}, "threshold"),
+        ({"keep": "neutral"}, "unknown keep 'neutral'"),
+        ({"direction": "sideways"}, "unknown direction 'sideways'"),
+        ({"score": "cosine"}, "unknown score 'cosine'"),
+        ({"normalize": "l2"}, "unknown normalize 'l2'"),
+        ({"pool": "sum"}, "unknown pool 'sum'"),
+        ({"template": "no slot"}, "template"),
+        ({"window": 0}, "window"),
+        ({"labels": ["yes", "no"]}, "cannot tell which output is which"),
+        ({"labels": ["entailment", "not_entailment"], "score": "margin"}, "needs P\\(contradiction\\)"),
+        ({"score": "margin", "keep": "evidence"}, "keep='evidence'"),
+        ({"fuse": "borda"}, "unknown fuse 'borda'"),
+        ({"alpha": 1.5}, "alpha=1.5"),
+        ({"treshold": 0.5}, "treshold"),
+        ({"model": "mini", "reranker": stating()}, "leave out model"),
+        ({"score": "margin", "window": 64, "reranker": stating()}, "leave out score, window"),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_at_once(settings: dict[str, Any], message: str) -> None:
+    """What cannot work is refused when the postprocessor is made, before any model is opened."""
+    with pytest.raises(ValueError, match=message):
+        NLIRerank(**{"model": "no/such-model", **settings} if "reranker" not in settings else settings)
+
+
+def test_a_ready_reranker_is_checked_too() -> None:
+    """With a ready reranker of two labels, what needs the third is refused at once."""
+    two = NLIReranker(FunctionEngine(lambda pairs: [[1.0, 0.0]] * len(pairs), labels=["entailment", "not_entailment"]))
+    with pytest.raises((ValueError, LabelError), match="needs P\\(contradiction\\)"):
+        EvidenceFilter(reranker=two, keep="contradiction")
+
+
+def test_the_model_is_opened_at_first_use(tmp_path: Any) -> None:
+    """A model that does not exist is no error until a node is to be scored, and then it says where it looked."""
+    rerank = NLIRerank(model=str(tmp_path / "nowhere"))
+    assert rerank.postprocess_nodes([], query_str=CLAIM) == []
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        rerank.postprocess_nodes(nodes_of(*THREE), query_str=CLAIM)
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        asyncio.run(rerank.apostprocess_nodes(nodes_of(*THREE), query_str=CLAIM))
+
+
+def test_settings_can_be_set_anew() -> None:
+    """A field that is assigned after first use counts from then on, those of the model included."""
+    nodes = nodes_of("No ferry sails at noon.", "The ferry sails at noon.")
+    rerank = NLIRerank()
+    first = rerank.postprocess_nodes(nodes, query_str=CLAIM)
+    rerank.score, rerank.top_n = "margin", 1
+    (again,) = rerank.postprocess_nodes(nodes, query_str=CLAIM)
+    (expected,) = NLIRerank(score="margin", top_n=1).postprocess_nodes(nodes, query_str=CLAIM)
+    assert (len(first), again.score) == (2, expected.score)
+    assert again.score != first[0].score
+
+
+def test_duplicates_and_blanks() -> None:
+    """The same node twice comes back twice, and a blank one is kept with the least score."""
+    (twice,) = nodes_of(THREE[1])
+    (blank,) = nodes_of(" ")
+    reranked = NLIRerank(reranker=stating()).postprocess_nodes([blank, twice, twice], query_str=CLAIM)
+    assert [node.score for node in reranked] == pytest.approx([0.9, 0.9, 0.0], abs=1e-6)
+    assert reranked[0] is not reranked[1]
+    assert EvidenceFilter(reranker=stating()).postprocess_nodes([blank, twice, twice], query_str=CLAIM) == [twice] * 2
+
+
+def test_a_thousand_nodes() -> None:
+    """1,000 nodes come back in the order of what they state."""
+    nodes = nodes_of(*(f"e={0.0005 + (i * 7919 % 1000) / 1100:.4f},c=0.001" for i in range(1000)))
+    wanted = sorted(range(1000), key=lambda i: -(i * 7919 % 1000))
+    reranked = NLIRerank(reranker=stating()).postprocess_nodes(nodes, query_str=CLAIM)
+    assert ids(reranked) == [f"n{i}" for i in wanted]
+    half = EvidenceFilter(reranker=stating()).postprocess_nodes(nodes, query_str=CLAIM)
+    assert ids(half) == [f"n{i}" for i in range(1000) if 0.0005 + (i * 7919 % 1000) / 1100 >= 0.5]
+
+
+def test_two_threads_open_one_model() -> None:
+    """Two threads that use a fresh postprocessor at once get one model between them, and the same result."""
+    rerank = NLIRerank()
+    nodes = nodes_of("No ferry sails at noon.", "The ferry sails at noon.", "It rains.")
+    together = threading.Barrier(2)
+
+    def run(_: int) -> tuple[list[NodeWithScore], NLIReranker]:
+        together.wait(timeout=60)
+        return rerank.postprocess_nodes(nodes, query_str=CLAIM), rerank._ready()
+
+    with ThreadPoolExecutor(2) as threads:
+        (one, model_of_one), (other, model_of_other) = threads.map(run, range(2))
+    assert model_of_one is model_of_other
+    assert one == other == NLIRerank().postprocess_nodes(nodes, query_str=CLAIM)
+
+
+@pytest.mark.parametrize("postprocessor", [NLIRerank, EvidenceFilter])
+def test_errors_of_the_engine_reach_the_caller(postprocessor: type[NLIRerank | EvidenceFilter]) -> None:
+    """What an engine raises is what the caller sees, plain and async."""
+    broken = postprocessor(reranker=NLIReranker(FunctionEngine(failing)))
+    with pytest.raises(RuntimeError, match="no power for 3 pairs"):
+        broken.postprocess_nodes(nodes_of(*THREE), query_str=CLAIM)
+    with pytest.raises(RuntimeError, match="no power for 3 pairs"):
+        asyncio.run(broken.apostprocess_nodes(nodes_of(*THREE), query_str=CLAIM))
+
+
+@pytest.mark.parametrize("postprocessor", [NLIRerank, EvidenceFilter])
+def test_the_loop_goes_on_while_the_engine_works(postprocessor: type[NLIRerank | EvidenceFilter]) -> None:
+    """The event loop runs other things while the engine is at work."""
+    ticked = threading.Event()
+
+    def waits_for_the_loop(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        if not ticked.wait(timeout=30):
+            message = "the event loop stood still while the engine worked"
+            raise AssertionError(message)
+        return stated(pairs)
+
+    async def main() -> list[NodeWithScore]:
+        waiting = postprocessor(reranker=NLIReranker(FunctionEngine(waits_for_the_loop)))
+        task = asyncio.ensure_future(waiting.apostprocess_nodes(nodes_of(*THREE), query_str=CLAIM))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        ticked.set()
+        return await task
+
+    plain = postprocessor(reranker=stating()).postprocess_nodes(nodes_of(*THREE), query_str=CLAIM)
+    assert asyncio.run(main()) == plain
+
+
+def test_the_loop_ticks_while_500_nodes_are_scored() -> None:
+    """While the bundled model is opened and scores 500 nodes, the event loop goes round again and again."""
+    nodes = nodes_of(*(f"Ferry {i} sails at noon." for i in range(500)))
+    rerank = NLIRerank(top_n=3)
+
+    async def main() -> tuple[list[NodeWithScore], int]:
+        ticks = 0
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(rerank.apostprocess_nodes(nodes, query_str=CLAIM))
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+            if not task.done():
+                loop.call_later(0.001, tick)
+
+        tick()
+        return await task, ticks
+
+    reranked, ticks = asyncio.run(main())
+    assert reranked == rerank.postprocess_nodes(nodes, query_str=CLAIM)
+    assert ticks > 50
+
+
+def test_many_at_once_in_one_loop() -> None:
+    """Gathered calls each get their own result."""
+    rerank = NLIRerank(reranker=stating(), top_n=1)
+
+    async def main() -> list[list[NodeWithScore]]:
+        lists = (nodes_of(f"e=0.{10 + i},c=0.1", "e=0.05,c=0.1") for i in range(20))
+        return await asyncio.gather(*(rerank.apostprocess_nodes(nodes, query_str=CLAIM) for nodes in lists))
+
+    assert [node.score for (node,) in asyncio.run(main())] == pytest.approx(
+        [0.1 + i / 100 for i in range(20)], abs=1e-6
+    )
