@@ -5,9 +5,13 @@ Adapters order by entailment alone unless they are told to fuse, as `NLIReranker
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rerank_nli import NLIReranker
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rerank_nli import NLIReranker
 
 _FERRY = "The last ferry leaves the island at nine in the evening."
 _TEXTS = (
@@ -25,7 +29,7 @@ class Case(NamedTuple):
     name: str
     query: str
     texts: tuple[str, ...]
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
     top_n: int | None = None
     threshold: float | None = None
     keep: str = "entailment"
@@ -34,7 +38,7 @@ class Case(NamedTuple):
 
     def expected(self, reranker: NLIReranker) -> list[tuple[int, float]]:
         """(index in the input, score) of what is kept, best first, from a reranker with the case's settings."""
-        fusion = {"retrieval_scores": self.retrieval_scores, "fuse": self.fuse} if self.fuse else {}
+        fusion: dict[str, Any] = {"retrieval_scores": self.retrieval_scores, "fuse": self.fuse} if self.fuse else {}
         kept = reranker.filter(self.query, self.texts, self.threshold, self.keep, self.top_n, **fusion).kept
         return [(p.index, p.score) for p in kept]
 

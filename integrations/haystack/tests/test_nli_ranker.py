@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import pickle
 import re
 import shutil
 import threading
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from graded import CLAIM, documents, graded, logits, places
 from haystack import Document
@@ -35,7 +37,7 @@ MINI = Path(rerank_nli.__file__).parent / "mini" / "nli"
 def test_scores_are_nlirerankers(case: Case, bundled: NLIReranker) -> None:
     """Settings given to the component rank, drop and score as the same settings given to NLIReranker."""
     made_of = case.settings or {"reranker": bundled}  # the defaults need no second model
-    ranker = NLIRanker(**made_of, top_k=case.top_n, threshold=case.threshold, keep=case.keep)
+    ranker = NLIRanker(**made_of, top_k=case.top_n, threshold=case.threshold, keep=case.keep, fuse=case.fuse)
     scores = case.retrieval_scores or [None] * len(case.texts)
     given = [
         Document(content=text, score=score, meta={"place": i})
@@ -47,9 +49,10 @@ def test_scores_are_nlirerankers(case: Case, bundled: NLIReranker) -> None:
     assert [document.score for document in found] == pytest.approx([score for _, score in expected], abs=1e-6)
 
 
-def test_best_first() -> None:
-    """Documents come out by entailment, each with its own entailment score."""
-    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, 0.5))["documents"]
+@pytest.mark.parametrize("scores", [(), (9.0, 1.0, 5.0), (None, 1.0, 5.0), (float("nan"), 1.0, float("inf"))])
+def test_best_first(scores: Sequence[float | None]) -> None:
+    """Documents come out by the entailment score that is written on them, whatever score they came with."""
+    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, 0.5, scores=scores))["documents"]
     assert places(found) == [1, 2, 0]
     assert [document.score for document in found] == pytest.approx([0.9, 0.5, 0.2], abs=1e-6)
 
@@ -68,7 +71,9 @@ def test_meta_says_why() -> None:
 
 def test_results_are_plain() -> None:
     """Scores and probabilities are Python floats, and the documents serialise with json and pydantic alike."""
-    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, scores=[1.5, 2.5]))["documents"]
+    of_a_retriever: Any = np.float32(1.5)
+    given = documents(0.2, 0.9, scores=[of_a_retriever, 2])
+    found = NLIRanker(fuse="linear", reranker=graded()).run(CLAIM, given)["documents"]
     numbers = ("nli_entailment", "nli_neutral", "nli_contradiction", "nli_relative", "retrieval_score")
     for document in found:
         assert {type(document.score), *(type(document.meta[name]) for name in numbers)} == {float}
@@ -78,7 +83,7 @@ def test_results_are_plain() -> None:
 
 
 def test_the_input_stays_as_it_was() -> None:
-    """Documents and their meta are not changed; the copies keep id, blob and embedding."""
+    """Documents and their meta are not changed; the copies keep the id that was made of them, blob and embedding."""
     blob = ByteStream(b"\x00", mime_type="image/png")
     given = [Document(content="entails 0.9", meta={"a": {"b": 1}}, blob=blob, embedding=[0.5, 0.25], score=3.0)]
     before = copy.deepcopy(given)
@@ -93,21 +98,24 @@ def test_stale_scores_never_win() -> None:
     """What an earlier ranker left in score and meta neither orders the documents nor survives as ours."""
     stale = {"relevance_score": 99.0, "nli_entailment": 99.0, "nli_span": [7, 8], "nli_relative": 99.0}
     given = [
-        Document(content="entails 0.1", meta={**stale, "place": 0}),
-        Document(content="entails 0.8", meta={"place": 1, "relevance_score": 0.0}),
+        Document(content="entails 0.1", meta={**stale, "retrieval_score": 99.0, "place": 0}),
+        Document(content="entails 0.2", meta={**stale, "score": 99.0, "place": 1}, score=99.0),
+        Document(content="entails 0.8", meta={"place": 2, "relevance_score": 0.0}, score=0.0),
     ]
     found = NLIRanker(reranker=graded()).run(CLAIM, given)["documents"]
-    assert places(found) == [1, 0]
-    assert found[1].score == pytest.approx(0.1, abs=1e-6)
-    assert found[1].meta["nli_entailment"] == pytest.approx(0.1, abs=1e-6)
-    assert found[1].meta["nli_span"] == [0, len("entails 0.1")]
-    assert found[1].meta["nli_relative"] is None
+    assert places(found) == [2, 1, 0]
+    assert [document.score for document in found] == pytest.approx([0.8, 0.2, 0.1], abs=1e-6)
+    assert [document.meta["retrieval_score"] for document in found] == [0.0, 99.0, None]
+    for document in found:
+        assert document.meta["nli_entailment"] == document.score
+        assert document.meta["nli_span"] == [0, len("entails 0.1")]
+        assert document.meta["nli_relative"] is None
 
 
 def test_retrieval_scores_are_fused() -> None:
-    """Where each document has a retrieval score, the order is by the weighted sum of both; score stays entailment."""
+    """`fuse="linear"` orders by the weighted sum of entailment and retrieval score; score stays entailment."""
     given = documents(0.9, 0.7, 0.1, scores=[1.0, 4.0, 5.0])
-    found = NLIRanker(alpha=0.6, reranker=graded()).run(CLAIM, given)["documents"]
+    found = NLIRanker(fuse="linear", alpha=0.6, reranker=graded()).run(CLAIM, given)["documents"]
     fused = [0.6 * (e - 0.1) / (0.9 - 0.1) + 0.4 * (r - 1) / (5 - 1) for e, r in ((0.9, 1), (0.7, 4), (0.1, 5))]
     assert places(found) == [1, 0, 2]
     assert [d.meta["nli_relative"] for d in found] == pytest.approx([fused[i] for i in (1, 0, 2)], abs=1e-6)
@@ -118,29 +126,30 @@ def test_retrieval_scores_are_fused() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"fuse": None}, [0, 1, 2]),
+        ({"fuse": "linear", "alpha": 1.0}, [0, 1, 2]),
+        ({"fuse": "linear", "alpha": 0.0}, [2, 1, 0]),
+        ({"fuse": "rrf", "alpha": 1.0}, [0, 1, 2]),
         ({"fuse": "rrf", "alpha": 0.0}, [2, 1, 0]),
-        ({"alpha": 1.0}, [0, 1, 2]),
-        ({"alpha": 0.0}, [2, 1, 0]),
     ],
 )
-def test_fusion_is_the_callers_choice(settings: dict[str, Any], expected: list[int]) -> None:
-    """`fuse=None` leaves the retrieval scores out of the order, and `alpha` weighs the two sides."""
+def test_alpha_weighs_the_two_sides(settings: dict[str, Any], expected: list[int]) -> None:
+    """`alpha` of 1 orders by entailment alone, of 0 by the retrieval scores alone."""
     given = documents(0.9, 0.7, 0.1, scores=[1.0, 4.0, 5.0])
     assert places(NLIRanker(reranker=graded(), **settings).run(CLAIM, given)["documents"]) == expected
 
 
-def test_missing_retrieval_scores_are_not_fused() -> None:
-    """One document without a score, and all are ranked by entailment alone; a score that was there stays in meta."""
-    found = NLIRanker(reranker=graded()).run(CLAIM, documents(0.2, 0.9, 0.5, scores=[9.0, None, 8.0]))["documents"]
-    assert places(found) == [1, 2, 0]
-    assert [d.meta.get("retrieval_score") for d in found] == [None, 8.0, 9.0]
+@pytest.mark.parametrize("score", [None, float("nan")])
+def test_fusion_needs_every_score(score: float | None) -> None:
+    """A document without a score that could be fused is an error that says which."""
+    with pytest.raises(InputError, match="retrieval score 1 must be a finite number"):
+        NLIRanker(fuse="linear", reranker=graded()).run(CLAIM, documents(0.2, 0.9, scores=[9.0, score]))
 
 
 def test_the_threshold_reads_entailment_alone() -> None:
     """A retrieval score lifts no document over the threshold."""
     given = documents(0.4, 0.6, scores=[100.0, 0.0])
-    assert places(NLIRanker(threshold=0.5, reranker=graded()).run(CLAIM, given)["documents"]) == [1]
+    ranker = NLIRanker(threshold=0.5, fuse="linear", alpha=0.0, reranker=graded())
+    assert places(ranker.run(CLAIM, given)["documents"]) == [1]
 
 
 def test_keep_contradiction() -> None:
@@ -174,19 +183,36 @@ def test_no_documents() -> None:
     assert NLIRanker(reranker=graded()).run(CLAIM, []) == {"documents": []}
 
 
-def test_no_query() -> None:
-    """None in place of a query is an error that says so, with documents and without."""
+@pytest.mark.parametrize("query", [None, 7, ["a claim"]])
+def test_no_query(query: Any) -> None:
+    """What is no text in place of a query is an error that says so, with documents and without."""
     for given in (documents(0.5), []):
-        with pytest.raises(InputTypeError, match="must be a text, got None"):
-            NLIRanker(reranker=graded()).run(None, given)
+        with pytest.raises(InputTypeError, match=re.escape(f"must be a text, got {query!r}")):
+            NLIRanker(reranker=graded()).run(query, given)
 
 
-def test_duplicates_stay() -> None:
-    """Two documents with the same text and id stay two, side by side, with one score."""
-    given = [Document(content="entails 0.6"), Document(content="entails 0.9"), Document(content="entails 0.6")]
+def test_a_document_is_a_document() -> None:
+    """A text in place of a Document is an error that names its index and the mend."""
+    given: Any = [Document(content="entails 0.5"), "entails 0.6"]
+    with pytest.raises(InputTypeError, match=r"document 1 must be a Document, got 'entails 0\.6': make one"):
+        NLIRanker(reranker=graded()).run(CLAIM, given)
+
+
+def test_the_same_text_stays_twice() -> None:
+    """Two documents with the same text, but ids of their own, stay two, side by side, with one score."""
+    given = [Document(id=name, content=f"entails {e}") for name, e in (("a", 0.6), ("b", 0.9), ("c", 0.6))]
     found = NLIRanker(reranker=graded()).run(CLAIM, given)["documents"]
-    assert [document.id for document in found] == [given[1].id, given[0].id, given[2].id]
+    assert [document.id for document in found] == ["b", "a", "c"]
     assert found[1].score == found[2].score
+
+
+def test_the_same_document_comes_out_once() -> None:
+    """Of documents with one id, as two retrievers bring them, the one with the highest score is taken."""
+    scores = (None, 2.0, 3.0, 1.0)
+    given = [Document(content="entails 0.6", score=score) for score in scores] + [Document(content="entails 0.9")]
+    found = NLIRanker(top_k=2, reranker=graded()).run(CLAIM, given)["documents"]
+    assert [document.id for document in found] == [given[-1].id, given[0].id]
+    assert [document.meta["retrieval_score"] for document in found] == [None, 3.0]
 
 
 def test_documents_without_text_come_last() -> None:
@@ -255,7 +281,7 @@ def test_two_labels() -> None:
         ({"score": "cosine"}, "unknown score 'cosine'"),
         ({"normalize": "none"}, "unknown normalize 'none'"),
         ({"fuse": "sum"}, "unknown fuse 'sum'"),
-        ({"alpha": 2.0}, "alpha=2.0"),
+        ({"fuse": "linear", "alpha": 2.0}, "alpha=2.0"),
         ({"top_k": True}, "top_k=True"),
         ({"keep": "evidence", "score": "margin"}, "keep='evidence'"),
     ],
@@ -275,13 +301,21 @@ def test_a_reranker_stands_alone(settings: dict[str, Any]) -> None:
         NLIRanker(reranker=graded(), **settings)
 
 
+def test_a_reranker_is_an_nlireranker() -> None:
+    """Something else in place of a ready reranker is an error that says where it belongs."""
+    name: Any = "mini"
+    with pytest.raises(InputTypeError, match="got 'mini': a model's name goes to model="):
+        NLIRanker(reranker=name)
+
+
 def test_devices_are_checked_at_once() -> None:
     """A device map, which one model cannot be spread over here, and a plain text are refused by init."""
     device_map = ComponentDevice.from_multiple(DeviceMap({"a": Device.cpu(), "b": Device.gpu(0)}))
     with pytest.raises(ValueError, match="single device"):
         NLIRanker(device=device_map)
+    name: Any = "cpu"
     with pytest.raises(ValueError, match="Invalid component device type 'str'"):
-        NLIRanker(device="cpu")
+        NLIRanker(device=name)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +339,19 @@ def test_loading_settings_reach_load(settings: dict[str, Any], error: type[Excep
 def test_a_device_that_is_there_is_used() -> None:
     """`device` of the CPU loads the bundled model and ranks."""
     ranker = NLIRanker(device=ComponentDevice.from_str("cpu"))
-    assert ranker.run("A cat sleeps.", [Document(content="A cat is asleep.")])["documents"][0].score > 0.5
+    (found,) = ranker.run("A cat sleeps.", [Document(content="A cat is asleep.")])["documents"]
+    assert found.meta["nli_entailment"] > 0.5
+
+
+@pytest.mark.integration
+def test_a_component_is_copied_and_pickled(bundled: NLIReranker) -> None:
+    """Before and after the model is loaded, a component survives deepcopy and pickle, as Haystack's own do."""
+    given = [Document(content="A cat is asleep.")]
+    for ranker in (NLIRanker(), NLIRanker(reranker=bundled)):
+        expected = ranker.run("A cat sleeps.", given)
+        assert copy.deepcopy(ranker).run("A cat sleeps.", given) == expected
+        again = pickle.loads(pickle.dumps(ranker))  # noqa: S301 - our own
+        assert again.run("A cat sleeps.", given) == expected
 
 
 @pytest.mark.integration
@@ -332,70 +378,3 @@ def test_threads_load_one_model() -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert len(set(threads.map(warm, range(4)))) == 1
-
-
-def test_the_loop_goes_on_while_the_model_works() -> None:
-    """The event loop turns while the engine is at work, and run_async gives what run gives."""
-    turned = threading.Event()
-
-    def waits_for_the_loop(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
-        if not turned.wait(timeout=30):
-            message = "the event loop stood still while the model worked"
-            raise AssertionError(message)
-        return logits(pairs)
-
-    given = documents(0.2, 0.9, 0.5, scores=[0.3, 0.2, 0.1])
-    ranker = NLIRanker(reranker=NLIReranker(FunctionEngine(waits_for_the_loop)))
-
-    async def main() -> Any:
-        task = asyncio.ensure_future(ranker.run_async(CLAIM, given, 2))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        turned.set()
-        return await task
-
-    assert asyncio.run(main()) == NLIRanker(reranker=graded()).run(CLAIM, given, 2)
-
-
-async def ticks_during(awaitable: Any) -> int:
-    """How often the loop comes round, a millisecond apart at least, before a coroutine is done."""
-    ticks = 0
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(awaitable)
-
-    def tick() -> None:
-        nonlocal ticks
-        ticks += 1
-        if not task.done():
-            loop.call_later(0.001, tick)
-
-    tick()
-    await task
-    return ticks
-
-
-@pytest.mark.integration
-def test_the_loop_ticks_while_500_documents_are_ranked(bundled: NLIReranker) -> None:
-    """While the bundled model ranks 500 documents the event loop goes round again and again."""
-    given = [Document(content=f"Boat number {i} sails at noon.") for i in range(500)]
-    ranker = NLIRanker(reranker=NLIReranker(bundled.engine))
-    assert asyncio.run(ticks_during(ranker.run_async(CLAIM, given))) > 20
-
-
-@pytest.mark.integration
-def test_the_loop_ticks_while_the_model_is_loaded() -> None:
-    """The event loop goes round while warm_up_async loads the bundled model, which is then there."""
-    ranker = NLIRanker()
-    assert asyncio.run(ticks_during(ranker.warm_up_async())) > 3
-    assert ranker._reranker is not None
-
-
-def test_many_at_once_in_one_loop() -> None:
-    """Gathered calls each get their own documents."""
-    ranker = NLIRanker(reranker=graded())
-
-    async def main() -> list[dict[str, list[Document]]]:
-        return await asyncio.gather(*(ranker.run_async(CLAIM, documents(0.1, 0.2 + i / 50)) for i in range(20)))
-
-    assert [found["documents"][0].score for found in asyncio.run(main())] == pytest.approx(
-        [0.2 + i / 50 for i in range(20)], abs=1e-6
-    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 
-from langchain_rerank_nli.settings import Model, read
+from langchain_rerank_nli.settings import Model, passages, read
 
 if TYPE_CHECKING:
-    from langchain_core.documents import Document
-
-    from rerank_nli import Grounding, NLIReranker
+    from rerank_nli import NLIReranker
 
 __all__ = ["NLIGroundedness"]
 
@@ -26,7 +25,7 @@ class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], M
 
     Args:
         threshold: 0..1, for P(entailment) and P(contradiction).
-        model: what NLIReranker takes; None is the bundled model.
+        model: "mini", a folder or a Hub id; None is the bundled model.
         reranker: a ready NLIReranker, in place of `model`.
 
     Raises:
@@ -57,12 +56,7 @@ class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], M
         Raises:
             LabelError, InputError, InputTypeError, QueryTooLongError: as NLIReranker.check.
         """
-
-        def check(given: Mapping[str, Any]) -> dict[str, Any]:
-            answer, documents = read(given, "answer", "documents")
-            return _report(self._ready().check(answer, _passages(documents), self.threshold), documents)
-
-        return self._call_with_config(check, input, config, **kwargs)
+        return self._call_with_config(self._report, input, config, **kwargs)
 
     async def ainvoke(
         self,
@@ -70,24 +64,18 @@ class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], M
         config: RunnableConfig | None = None,
         **kwargs: Any,  # noqa: ANN401 - as in Runnable
     ) -> dict[str, Any]:
-        """`invoke` while the event loop goes on; loading, too, happens in a thread."""
+        """`invoke` in a thread, loading too: the event loop goes on."""
 
-        async def check(given: Mapping[str, Any]) -> dict[str, Any]:
-            answer, documents = read(given, "answer", "documents")
-            reranker = await self._aready()
-            return _report(await reranker.acheck(answer, _passages(documents), self.threshold), documents)
+        async def report(given: Mapping[str, Any]) -> dict[str, Any]:
+            return await asyncio.to_thread(self._report, given)
 
-        return await self._acall_with_config(check, input, config, **kwargs)
+        return await self._acall_with_config(report, input, config, **kwargs)
 
-
-def _passages(documents: Sequence[Document]) -> list[tuple[str | None, str]]:
-    return [(document.id, document.page_content) for document in documents]
-
-
-def _report(grounding: Grounding, documents: Sequence[Document]) -> dict[str, Any]:
-    report = grounding.to_dict()
-    for sentence in report["sentences"]:
-        for passage in (*sentence["supporting"]["passages"], *sentence["refuting"]["passages"]):
-            source = documents[passage["index"]].metadata.get("source")
-            passage["source"] = source if isinstance(source, str | int | None) else str(source)
-    return report
+    def _report(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        answer, documents = read(given, "answer", "documents")
+        report = self._ready().check(answer, passages(documents), self.threshold).to_dict()
+        for sentence in report["sentences"]:
+            for passage in (*sentence["supporting"]["passages"], *sentence["refuting"]["passages"]):
+                source = documents[passage["index"]].metadata.get("source")
+                passage["source"] = source if isinstance(source, str | int | None) else str(source)
+        return report

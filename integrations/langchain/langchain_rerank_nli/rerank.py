@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import Runnable, RunnableLambda
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from langchain_rerank_nli.settings import Model, read
+from langchain_rerank_nli.settings import Model, passages, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,13 +38,11 @@ class _Filter(Model):
     threshold: float | None = None
     keep: str = "entailment"
 
-    def _kept(self, query: str, documents: Sequence[Document], top_n: int | None) -> list[Document]:
-        kept = self._ready().filter(query, _texts(documents), self.threshold, self.keep, top_n).kept
-        return [_scored(documents[passage.index], passage) for passage in kept]
+    def _check_with(self, reranker: NLIReranker) -> None:
+        reranker.filter("claim", [], self.threshold, self.keep)
 
-    async def _akept(self, query: str, documents: Sequence[Document], top_n: int | None) -> list[Document]:
-        reranker = await self._aready()
-        kept = (await reranker.afilter(query, _texts(documents), self.threshold, self.keep, top_n)).kept
+    def _kept(self, query: str, documents: Sequence[Document], top_n: int | None) -> list[Document]:
+        kept = self._ready().filter(query, passages(documents), self.threshold, self.keep, top_n).kept
         return [_scored(documents[passage.index], passage) for passage in kept]
 
 
@@ -58,7 +57,7 @@ class NLIRerank(BaseDocumentCompressor, _Filter):
         top_n: most documents to return; None is all.
         threshold: in the range of the score kind; None keeps all.
         keep: what the threshold is compared with: "entailment", "contradiction" or "evidence".
-        model: what NLIReranker takes; None is the bundled model.
+        model: "mini", a folder or a Hub id; None is the bundled model.
         direction: as NLIReranker.
         score: as NLIReranker.
         normalize: as NLIReranker; the normalized score is written to `metadata["nli_relative"]`.
@@ -68,10 +67,7 @@ class NLIRerank(BaseDocumentCompressor, _Filter):
         ValidationError: a setting that NLIReranker refuses, or a reranker beside model settings.
     """
 
-    top_n: int | None = None
-
-    def _check_with(self, reranker: NLIReranker) -> None:
-        reranker.filter("claim", [], self.threshold, self.keep, self.top_n)
+    top_n: int | None = Field(default=None, ge=1)
 
     def compress_documents(
         self,
@@ -100,8 +96,8 @@ class NLIRerank(BaseDocumentCompressor, _Filter):
         query: str,
         callbacks: Callbacks | None = None,  # noqa: ARG002 - pipelines look for it
     ) -> list[Document]:
-        """`compress_documents` while the event loop goes on; loading, too, happens in a thread."""
-        return await self._akept(query, documents, self.top_n)
+        """`compress_documents` in a thread, loading too: the event loop goes on."""
+        return await asyncio.to_thread(self._kept, query, documents, self.top_n)
 
     def as_runnable(self) -> Runnable[Mapping[str, Any], list[Document]]:
         """A step of an LCEL chain, from {"query", "documents"} to the documents that are kept."""
@@ -132,10 +128,7 @@ class NLIRerankRetriever(BaseRetriever, _Filter):
     """
 
     base_retriever: RetrieverLike
-    k: int | None = None
-
-    def _check_with(self, reranker: NLIReranker) -> None:
-        reranker.filter("claim", [], self.threshold, self.keep, self.k)
+    k: int | None = Field(default=None, ge=1)
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **kwargs: object
@@ -147,14 +140,14 @@ class NLIRerankRetriever(BaseRetriever, _Filter):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None, **kwargs: object
     ) -> list[Document]:
         found = await self.base_retriever.ainvoke(query, {"callbacks": run_manager.get_child()}, **kwargs)
-        return await self._akept(query, found, self.k if k is None else k)
+        return await asyncio.to_thread(self._kept, query, found, self.k if k is None else k)
 
 
 class NLICrossEncoder(Model, BaseCrossEncoder):
     """Scores (query, text) pairs, for LangChain's CrossEncoderReranker and whatever else takes a cross-encoder.
 
     Args:
-        model: what NLIReranker takes; None is the bundled model.
+        model: "mini", a folder or a Hub id; None is the bundled model.
         direction: as NLIReranker.
         score: as NLIReranker.
         reranker: a ready NLIReranker, in place of the others.
@@ -162,6 +155,8 @@ class NLICrossEncoder(Model, BaseCrossEncoder):
     Raises:
         ValidationError: as NLIRerank.
     """
+
+    model_config = ConfigDict(populate_by_name=True)  # so that a dump of the fields makes the same one again
 
     direction: str | None = None
     score_kind: str | None = Field(default=None, alias="score")  # `score` itself is the method below
@@ -174,10 +169,6 @@ class NLICrossEncoder(Model, BaseCrossEncoder):
         """
         rankings = self._ready().rank_many([query for query, _ in text_pairs], [[text] for _, text in text_pairs])
         return [ranking[0].score for ranking in rankings]
-
-
-def _texts(documents: Sequence[Document]) -> list[str]:
-    return [document.page_content for document in documents]
 
 
 def _scored(document: Document, passage: RankedPassage) -> Document:

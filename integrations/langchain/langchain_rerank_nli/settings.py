@@ -1,13 +1,13 @@
-"""The settings that the components share, checked when they are given, and the reranker made of them at first use."""
+"""What the components share: settings checked when given, the reranker made of them at first use, input read."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.documents import Document
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from rerank_nli import FunctionEngine, InputError, InputTypeError, NLIReranker
@@ -15,7 +15,7 @@ from rerank_nli import FunctionEngine, InputError, InputTypeError, NLIReranker
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Model", "read"]
+__all__ = ["Model", "passages", "read"]
 
 _LOADING = threading.Lock()  # one for all: a lock of its own would keep a component from being copied and pickled
 _SETTINGS = {"model", "direction", "score", "score_kind", "normalize"}  # of the fields, those that make a reranker
@@ -25,7 +25,7 @@ class Model(BaseModel):
     """Settings of a reranker, or a ready one; what is None is left to NLIReranker's own default.
 
     Args:
-        model: what NLIReranker takes: "mini", a folder, a Hub id; None is the bundled model.
+        model: "mini", a folder or a Hub id; None is the bundled model.
         reranker: a ready one, in place of model settings.
     """
 
@@ -66,9 +66,6 @@ class Model(BaseModel):
                     self._loaded = loaded = (settings, NLIReranker(**settings))
         return loaded[1]
 
-    async def _aready(self) -> NLIReranker:
-        return await asyncio.to_thread(self._ready)
-
 
 def read(given: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
     """What a chain hands over under these names."""
@@ -77,3 +74,15 @@ def read(given: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
         message = f"expected a mapping with {' and '.join(map(repr, names))}, got {found}"
         raise InputTypeError(message)
     return tuple(given[name] for name in names)
+
+
+def passages(documents: Sequence[Document]) -> list[tuple[str | None, str]]:
+    """Id and text of each document; what is none is refused."""
+    if not isinstance(documents, Sequence):
+        message = f"documents must be a list of Documents, got {documents!r:.80}"
+        raise InputTypeError(message)
+    for index, document in enumerate(documents):
+        if not isinstance(document, Document):
+            message = f"document {index} must be a Document, got {document!r:.80}"
+            raise InputTypeError(message)
+    return [(document.id, document.page_content) for document in documents]

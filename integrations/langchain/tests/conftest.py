@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import re
-import sys
-from pathlib import Path
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +16,7 @@ from langchain_core.embeddings import Embeddings
 from rerank_nli import FunctionEngine, NLIReranker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for shared_cases
+    from collections.abc import Coroutine
 
 Pairs = list[tuple[str, str]]
 
@@ -57,6 +55,32 @@ class Words(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """64 counts for each text."""
         return [self.embed_query(text) for text in texts]
+
+
+class Patient:
+    """Scores as `stated`, but not before the event loop has turned once more since the engine was called."""
+
+    def __init__(self) -> None:
+        self._called, self._turned = threading.Event(), threading.Event()
+        self.reranker = NLIReranker(FunctionEngine(self._scores))
+
+    def _scores(self, pairs: Pairs) -> list[list[float]]:
+        self._called.set()
+        if not self._turned.wait(timeout=10):
+            message = "the event loop stood still while the engine worked"
+            raise AssertionError(message)
+        return stated(pairs)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What the work comes to in an event loop of its own."""
+
+        async def turning() -> Any:
+            task = asyncio.ensure_future(work)
+            await asyncio.to_thread(self._called.wait, timeout=10)
+            self._turned.set()
+            return await task
+
+        return asyncio.run(turning())
 
 
 class Events(BaseCallbackHandler):
@@ -116,19 +140,9 @@ def failing() -> NLIReranker:
 
 
 @pytest.fixture
-def waiting() -> Callable[[Any], NLIReranker]:
-    """Makes a reranker that scores as `stating` does, once an event is set."""
-
-    def make(event: Any) -> NLIReranker:
-        def fn(pairs: Pairs) -> list[list[float]]:
-            if not event.wait(timeout=30):
-                message = "the event loop stood still while the engine worked"
-                raise AssertionError(message)
-            return stated(pairs)
-
-        return NLIReranker(FunctionEngine(fn))
-
-    return make
+def patient() -> Patient:
+    """A reranker that goes on only if the event loop does, and a way to await what it is used for."""
+    return Patient()
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
-from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]  # it is re-exported
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
+from llama_index.core.schema import QueryBundle
 from llama_index.postprocessor.rerank_nli import EvidenceFilter, NLIRerank
 from stated_nodes import CLAIM, failing, ids, nodes_of, stated, stating
 
@@ -82,8 +83,27 @@ def test_start_and_end(how: str, top_n: int | None, reported: int, heard: list[A
     start, end = heard
     assert isinstance(start, ReRankStartEvent)
     assert isinstance(end, ReRankEndEvent)
+    assert isinstance(start.query, QueryBundle)
     assert (start.query.query_str, ids(start.nodes), start.top_n) == (CLAIM, ["n0", "n1", "n2"], reported)
     assert (start.model_name, ids(end.nodes)) == ("function", ["n1", "n2", "n0"][:top_n])
+    assert start.span_id == end.span_id is not None
+
+
+def test_events_of_calls_at_once_match(heard: list[Any]) -> None:
+    """Of calls that run at once, each has its own start and end, which name the same span."""
+    rerank = NLIRerank(reranker=stating())
+
+    async def main() -> None:
+        lists = [nodes_of(*THREE[: 1 + i % 3]) for i in range(6)]
+        await asyncio.gather(*(rerank.apostprocess_nodes(nodes, query_str=CLAIM) for nodes in lists))
+
+    asyncio.run(main())
+    starts = {event.span_id: event for event in heard if isinstance(event, ReRankStartEvent)}
+    ends = {event.span_id: event for event in heard if isinstance(event, ReRankEndEvent)}
+    assert (len(heard), len(starts)) == (12, 6)
+    assert {span: sorted(ids(event.nodes)) for span, event in ends.items()} == {
+        span: ids(event.nodes) for span, event in starts.items()
+    }
 
 
 @pytest.mark.parametrize("how", ["plain", "async"])
@@ -92,11 +112,12 @@ def test_callbacks(how: str) -> None:
     handler, manager = listening()
     called(NLIRerank(top_n=2, reranker=stating(), callback_manager=manager), how)
     ((start, end),) = handler.get_event_pairs(CBEventType.RERANKING)
-    payload = start.payload
+    payload: Any = start.payload
     assert (payload[EventPayload.QUERY_STR], payload[EventPayload.TOP_K]) == (CLAIM, 2)
     assert payload[EventPayload.MODEL_NAME] == "function"
     assert ids(payload[EventPayload.NODES]) == ["n0", "n1", "n2"]
-    assert ids(end.payload[EventPayload.NODES]) == ["n1", "n2"]
+    payload = end.payload
+    assert ids(payload[EventPayload.NODES]) == ["n1", "n2"]
 
 
 @pytest.mark.parametrize("how", ["plain", "async"])
@@ -109,7 +130,8 @@ def test_a_failure_is_closed(how: str, heard: list[Any]) -> None:
     assert [type(event) for event in heard] == [ReRankStartEvent, ReRankEndEvent]
     assert heard[1].nodes == []
     ((_, end),) = handler.get_event_pairs(CBEventType.RERANKING)
-    assert end.payload[EventPayload.EXCEPTION] is raised.value
+    payload: Any = end.payload
+    assert payload[EventPayload.EXCEPTION] is raised.value
 
 
 def test_a_model_that_is_not_there_is_closed(heard: list[Any], tmp_path: Any) -> None:
@@ -121,7 +143,8 @@ def test_a_model_that_is_not_there_is_closed(heard: list[Any], tmp_path: Any) ->
 
 
 def test_a_cancelled_call_is_closed(heard: list[Any]) -> None:
-    """A cancelled call closes its events at once, while the engine is still at work."""
+    """A cancelled call closes its events and its callback at once, while the engine is still at work."""
+    handler, manager = listening()
     started, release = threading.Event(), threading.Event()
 
     def held(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
@@ -129,18 +152,18 @@ def test_a_cancelled_call_is_closed(heard: list[Any]) -> None:
         release.wait(timeout=30)
         return stated(pairs)
 
-    async def main() -> list[type]:
-        rerank = NLIRerank(reranker=NLIReranker(FunctionEngine(held)))
+    async def main() -> tuple[list[type], int]:
+        rerank = NLIRerank(reranker=NLIReranker(FunctionEngine(held)), callback_manager=manager)
         task = asyncio.ensure_future(rerank.apostprocess_nodes(nodes_of(*THREE), query_str=CLAIM))
         await asyncio.to_thread(started.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        closed = [type(event) for event in heard]
+        closed = [type(event) for event in heard], len(handler.get_event_pairs(CBEventType.RERANKING)[0])
         release.set()
         return closed
 
-    assert asyncio.run(main()) == [ReRankStartEvent, ReRankEndEvent]
+    assert asyncio.run(main()) == ([ReRankStartEvent, ReRankEndEvent], 2)
 
 
 @pytest.mark.parametrize("how", ["plain", "async"])

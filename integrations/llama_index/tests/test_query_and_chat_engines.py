@@ -9,6 +9,7 @@ import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.chat_engine import CondensePlusContextChatEngine, ContextChatEngine
+from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import TextNode
@@ -78,7 +79,7 @@ def test_from_an_index(chain: list[Any]) -> None:
     nodes = [TextNode(text=text, id_=name) for name, text in TEXTS.items()]
     index = VectorStoreIndex(nodes, embed_model=WordEmbedding())
     query_engine = index.as_query_engine(llm=MockLLM(), similarity_top_k=4, node_postprocessors=chain)
-    chat_engine = index.as_chat_engine("context", llm=MockLLM(), similarity_top_k=4, node_postprocessors=chain)
+    chat_engine = index.as_chat_engine(ChatMode.CONTEXT, llm=MockLLM(), similarity_top_k=4, node_postprocessors=chain)
     for response in (query_engine.query(CLAIM), chat_engine.chat(CLAIM)):
         assert [node.node_id for node in response.source_nodes] == ["supporting"]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import importlib
 import pickle
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.postprocessor.rerank_nli import EvidenceFilter, NLIRerank
 from stated_nodes import CLAIM, nodes_of, stated, stating
 
@@ -24,14 +26,8 @@ OTHER_THAN_DEFAULT: dict[str, Any] = {
     "metadata_mode": "llm",
     "engine": "onnx",
     "labels": ["contradiction", "entailment", "neutral"],
-    "calibration": None,
     "direction": "bidirectional",
-    "combine": "mean",
     "score": "entailment_vs_contradiction",
-    "normalize": "minmax",
-    "template": ["{query}", "It is said that {query}"],
-    "window": 48,
-    "pool": "top3",
     "model": "org/name",
 }
 OF_RERANK: dict[str, Any] = {"top_n": 4, "fuse": "rrf", "alpha": 0.3, "keep_retrieval_score": True}
@@ -106,6 +102,16 @@ def test_a_ready_reranker_is_pickled_as_it_pickles_itself() -> None:
         pickle.dumps(local)
 
 
+def test_callbacks_are_not_pickled() -> None:
+    """Callbacks, which an engine sets and which may hold anything, stay where they are."""
+    handler = LlamaDebugHandler(print_trace_on_end=False)
+    rerank = NLIRerank(reranker=stating())
+    rerank.callback_manager = CallbackManager([handler])
+    again = pickle.loads(pickle.dumps(rerank))  # noqa: S301 - written on this line
+    assert again.callback_manager.handlers == []
+    assert rerank.callback_manager.handlers == [handler]
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_copies(copied: Any) -> None:
     """A copy of a used postprocessor scores alike, and what is set on it stays on it."""
@@ -123,6 +129,18 @@ def test_namespace() -> None:
     assert (package / "py.typed").is_file()
     for above in (package.parent, package.parent.parent):
         assert not (above / "__init__.py").exists()
+
+
+def test_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel holds the package with its type marker, the licence and its own records, and nothing else."""
+    backend = pytest.importorskip("hatchling.build")
+    monkeypatch.chdir(ROOT)
+    with zipfile.ZipFile(tmp_path / backend.build_wheel(str(tmp_path))) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        records = {name.partition(".dist-info/")[2] for name in set(wheel.namelist()) - names}
+    package = "llama_index/postprocessor/rerank_nli"
+    assert names == {f"{package}/{name}" for name in ("__init__.py", "base.py", "py.typed")}
+    assert records == {"METADATA", "RECORD", "WHEEL", "licenses/LICENSE"}
 
 
 def test_llamahub() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_rerank_nli import NLICrossEncoder, NLIGroundedness, NLIRerank, NLIRerankRetriever
 from langchain_text_splitters import CharacterTextSplitter
@@ -63,6 +64,48 @@ def test_a_chain_over_a_store(store: VectorStore, bundled: NLIReranker) -> None:
         assert first["supporting"]["passages"][0]["source"] == "shop"
         assert second["label"] != "supported"
         assert json.loads(json.dumps(result["report"])) == result["report"]
+
+
+class UngroundedError(ValueError):
+    """What a chain raises when nothing backs an answer."""
+
+
+@pytest.fixture
+def checked(bundled: NLIReranker) -> Runnable[str, Any]:
+    """From a question to the report on a chat model's answer, of which the first says what no document says."""
+    model = FakeListChatModel(responses=["The kettle is red. It was made in 1987.", "The kettle is red."])
+    documents = [Document(text, id=name, metadata={"source": name}) for name, text in TEXTS.items()]
+    found: Runnable[str, Any] = RunnableLambda(lambda question: {"question": question, "documents": documents})
+    answer: Runnable[Any, str] = itemgetter("question") | model | StrOutputParser()
+    return found | RunnablePassthrough.assign(answer=answer) | NLIGroundedness(reranker=bundled)
+
+
+def test_a_chain_that_retries(checked: Runnable[str, Any]) -> None:
+    """LangChain's own retry asks the chat model again until every sentence is supported."""
+
+    def grounded(report: dict[str, Any]) -> str:
+        if report["groundedness"] < 1:
+            raise UngroundedError(report["answer"])
+        return str(report["answer"])
+
+    once = checked | grounded
+    twice = once.with_retry(
+        retry_if_exception_type=(UngroundedError,), wait_exponential_jitter=False, stop_after_attempt=2
+    )
+    assert twice.invoke("Which colour is it?") == "The kettle is red."
+    with pytest.raises(UngroundedError, match="1987"):
+        once.invoke("Which colour is it?")  # after its last answer the chat model begins anew
+
+
+def test_a_chain_that_cites(checked: Runnable[str, Any]) -> None:
+    """A chain puts the sources of the documents that back a sentence after it, awaited or not."""
+
+    def cited(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
+        return [(s["claim"], [p["source"] for p in s["supporting"]["passages"]]) for s in report["sentences"]]
+
+    chain = checked | cited
+    assert chain.invoke("How old is it?") == [("The kettle is red.", ["shop"]), ("It was made in 1987.", [])]
+    assert asyncio.run(chain.ainvoke("Which colour is it?")) == [("The kettle is red.", ["shop"])]
 
 
 def test_the_store_keeps_its_documents(store: VectorStore, bundled: NLIReranker) -> None:

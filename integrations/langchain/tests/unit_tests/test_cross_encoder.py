@@ -13,7 +13,7 @@ from shared_cases import CASES, Case
 from rerank_nli import InputTypeError, NLIReranker
 
 # Thresholds and fusion are not a cross-encoder's affair, nor is `normalize`: it has no list to normalize over.
-PLAIN = [c for c in CASES if c.threshold is None and not c.retrieval_scores and "normalize" not in c.settings]
+PLAIN = [c for c in CASES if c.threshold is None and c.fuse is None and "normalize" not in c.settings]
 
 
 @pytest.mark.parametrize("case", PLAIN, ids=[case.name for case in PLAIN])
@@ -72,6 +72,13 @@ def test_a_reranker_and_model_settings_are_one_too_many(settings: dict[str, Any]
     """A ready reranker beside a model setting is an error that names the setting."""
     with pytest.raises(ValidationError, match=f"leave out {next(iter(settings))}"):
         NLICrossEncoder(reranker=stating, **settings)
+
+
+def test_fields_alone_rebuild_it() -> None:
+    """A dump of the fields, through JSON too, makes the same component again, by either name of the score kind."""
+    encoder = NLICrossEncoder(direction="bidirectional", score="margin")
+    assert NLICrossEncoder.model_validate_json(encoder.model_dump_json()) == encoder
+    assert NLICrossEncoder(**encoder.model_dump(by_alias=True)) == encoder
 
 
 def test_it_is_a_cross_encoder(stating: NLIReranker) -> None:

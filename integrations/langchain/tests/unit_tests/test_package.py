@@ -7,12 +7,14 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import langchain_rerank_nli
 import pytest
 
 import rerank_nli
 
+ROOT = Path(__file__).parents[2]
 PACKAGE = Path(langchain_rerank_nli.__file__).parent
 HEAVY = ("langchain_classic", "langchain_community", "onnxruntime", "tokenizers.tokenizers", "torch", "transformers")
 
@@ -48,6 +50,16 @@ def test_making_one_is_light() -> None:
     assert [name for name in HEAVY if name in ran.stdout.split()] == []
 
 
-def test_it_is_typed() -> None:
-    """The package says that it is typed."""
-    assert (PACKAGE / "py.typed").is_file()
+def test_the_wheel(tmp_path: Path) -> None:
+    """A wheel holds the modules, the mark that they are typed, the licence and metadata, and nothing else."""
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    [wheel] = tmp_path.iterdir()
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        [info] = {name.split("/")[0] for name in names} - {"langchain_rerank_nli"}
+        metadata = archive.read(f"{info}/METADATA").decode()
+    modules = {f"langchain_rerank_nli/{path.name}" for path in (ROOT / "langchain_rerank_nli").glob("*.py")}
+    about = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")}
+    assert names == modules | about | {"langchain_rerank_nli/py.typed"}
+    assert "License-Expression: Apache-2.0\n" in metadata

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_rerank_nli import NLIRerank, NLIRerankRetriever
 from pydantic import ValidationError
 from shared_cases import CASES, Case
@@ -25,13 +26,21 @@ if TYPE_CHECKING:
 
 CLAIM = "The ferry sails at noon."
 MIXED = ["e=0.2 c=0.7", "e=0.8 c=0.1", "e=0.5 c=0.3"]
-# A document of LangChain's has no retrieval score of its own, so nothing is fused with one.
-UNFUSED = [case for case in CASES if case.retrieval_scores is None]
+# A document of LangChain's has no retrieval score of its own, so there is nothing to fuse with.
+UNFUSED = [case for case in CASES if case.fuse is None]
 
 
 def documents(*texts: str) -> list[Document]:
     """One for each text, with an id and a source."""
     return [Document(text, id=f"id {i}", metadata={"source": f"file {i}"}) for i, text in enumerate(texts)]
+
+
+def retrieved(case: Case) -> list[Document]:
+    """The documents of a case; what a retriever scored them stands where an earlier reranker would have put it."""
+    found = documents(*case.texts)
+    for document, score in zip(found, case.retrieval_scores or (), strict=bool(case.retrieval_scores)):
+        document.metadata["relevance_score"] = score
+    return found
 
 
 def compress(case: Case, found: list[Document], settings: dict[str, Any]) -> Sequence[Document]:
@@ -59,9 +68,12 @@ def test_what_the_reranker_gives(case: Case, bundled: NLIReranker) -> None:
     expected = case.expected(reranker)
     ways = [(compress, case.settings), *((way, {"reranker": reranker}) for way in (acompress, as_runnable, retrieve))]
     for way, settings in ways:
-        ranked = way(case, documents(*case.texts), {**settings, "threshold": case.threshold, "keep": case.keep})
+        ranked = way(case, retrieved(case), {**settings, "threshold": case.threshold, "keep": case.keep})
         assert [d.id for d in ranked] == [f"id {i}" for i, _ in expected], way.__name__
-        assert [d.metadata["relevance_score"] for d in ranked] == pytest.approx([s for _, s in expected], abs=1e-5)
+        scores = [d.metadata["relevance_score"] for d in ranked]
+        assert scores == pytest.approx([s for _, s in expected], abs=1e-5)
+        assert all(type(score) is float for score in scores)
+        assert [Document.model_validate_json(json.dumps(d.model_dump())) for d in ranked] == ranked
 
 
 def test_a_ready_reranker_is_used(bundled: NLIReranker) -> None:
@@ -167,8 +179,8 @@ def test_top_n(top_n: int | None, expected: list[int], stating: NLIReranker) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_n": 0}, "top_n|top_k=0"),
-        ({"top_n": -1}, "top_k=-1"),
+        ({"top_n": 0}, r"top_n\s.*greater than or equal to 1"),
+        ({"top_n": -1}, r"top_n\s.*greater than or equal to 1"),
         ({"threshold": 1.5}, "threshold 1.5"),
         ({"score": "margin", "threshold": -1.5}, "threshold -1.5"),
         ({"keep": "neutral"}, "'evidence'"),
@@ -293,6 +305,21 @@ def test_an_engine_error_reaches_the_caller(failing: NLIReranker) -> None:
         compressor.as_runnable().invoke({"query": CLAIM, "documents": given})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (None, "documents must be a list of Documents, got None"),
+        (Document("It sails."), r"documents must be a list of Documents, got Document\("),
+        (iter(documents("It sails.")), "documents must be a list of Documents, got <list_iterator"),
+        ([Document("It sails."), "It sails."], "document 1 must be a Document, got 'It sails.'"),
+    ],
+)
+def test_what_is_no_list_of_documents(given: Any, message: str, stating: NLIReranker) -> None:
+    """What holds no documents is refused with what it was and where."""
+    with pytest.raises(InputTypeError, match=message):
+        NLIRerank(reranker=stating).compress_documents(given, CLAIM)
+
+
 @pytest.mark.parametrize("given", [{"query": CLAIM}, {"documents": []}, [CLAIM]])
 def test_a_chain_that_hands_over_something_else(given: Any, stating: NLIReranker) -> None:
     """A step that gets no {"query", "documents"} says what it got."""
@@ -307,24 +334,49 @@ def test_the_step_has_a_name(events: Any, stating: NLIReranker) -> None:
     assert events.seen == ["chain NLIRerank start", "chain end"]
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_trace_shows_an_engine_error(awaited: bool, failing: NLIReranker) -> None:  # noqa: FBT001
+    """In the trace of a chain the step and the chain are closed, both with the engine's error."""
+    found: Runnable[str, Any] = RunnableLambda(lambda query: {"query": query, "documents": documents(*MIXED)})
+    chain, trace = found | NLIRerank(reranker=failing).as_runnable(), RunCollectorCallbackHandler()
+
+    def run() -> None:
+        config: Any = {"callbacks": [trace]}
+        asyncio.run(chain.ainvoke(CLAIM, config)) if awaited else chain.invoke(CLAIM, config)
+
+    with pytest.raises(OSError, match="no power for 3 pairs"):
+        run()
+    [whole] = trace.traced_runs
+    assert whole.child_runs[-1].name == "NLIRerank"
+    for closed in (whole, whole.child_runs[-1]):
+        assert closed.end_time is not None
+        assert "no power for 3 pairs" in (closed.error or "")
+
+
+def test_batches_of_a_step(stating: NLIReranker) -> None:
+    """Several lists at once, awaited or not, come back as each does alone, and an error fails its own only."""
+    step = NLIRerank(reranker=stating, top_n=1).as_runnable()
+    given: list[Any] = [{"query": f"claim {i}", "documents": documents(f"e=0.{i}", "e=0.2")} for i in range(1, 9)]
+    alone = [step.invoke(one) for one in given]
+    assert [found[0].metadata["relevance_score"] for found in alone] == pytest.approx(
+        [0.2, 0.2, *(i / 10 for i in range(3, 9))]
+    )
+    assert step.batch(given) == alone
+    assert asyncio.run(step.abatch(given)) == alone
+    *good, bad = step.batch([*given, {"query": None, "documents": []}], return_exceptions=True)
+    assert good == alone
+    assert isinstance(bad, InputTypeError)
+
+
 @pytest.mark.parametrize("through_a_chain", [False, True])
-def test_the_loop_goes_on_while_the_engine_works(through_a_chain: bool, waiting: Any, stating: NLIReranker) -> None:  # noqa: FBT001
+def test_the_loop_goes_on_while_the_engine_works(through_a_chain: bool, patient: Any, stating: NLIReranker) -> None:  # noqa: FBT001
     """The event loop runs other things while documents are scored, and the result is that of the plain call."""
-    ticked = threading.Event()
-    compressor = NLIRerank(reranker=waiting(ticked))
-
-    async def main() -> Sequence[Document]:
-        if through_a_chain:
-            work = compressor.as_runnable().ainvoke({"query": CLAIM, "documents": documents(*MIXED)})
-        else:
-            work = compressor.acompress_documents(documents(*MIXED), CLAIM)
-        task = asyncio.ensure_future(work)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        ticked.set()
-        return await task
-
-    assert asyncio.run(main()) == NLIRerank(reranker=stating).compress_documents(documents(*MIXED), CLAIM)
+    compressor, given = NLIRerank(reranker=patient.reranker), documents(*MIXED)
+    if through_a_chain:
+        found = patient.run(compressor.as_runnable().ainvoke({"query": CLAIM, "documents": given}))
+    else:
+        found = patient.run(compressor.acompress_documents(given, CLAIM))
+    assert found == NLIRerank(reranker=stating).compress_documents(given, CLAIM)
 
 
 def test_the_loop_ticks_while_500_are_scored() -> None:

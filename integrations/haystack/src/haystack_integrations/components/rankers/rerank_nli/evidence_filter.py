@@ -1,24 +1,24 @@
 """EvidenceFilter: documents that back the query, or speak against it, and beside them the others."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from haystack import Document, component
-from haystack.utils import ComponentDevice
-from haystack_integrations.components.rankers.rerank_nli.judging import Judging, judged_meta
+from haystack_integrations.components.rankers.rerank_nli.judging import Judging, judged_meta, unique
 
-from rerank_nli import NLIReranker, Ranking
+from rerank_nli import Ranking
 
 __all__ = ["EvidenceFilter"]
 
 
 @component
+@dataclass(kw_only=True, eq=False, repr=False)
 class EvidenceFilter(Judging):
     """Divides documents into those that pass a threshold and those that do not; order and scores stay as they came.
 
-    Documents go out as copies, whose `meta` holds `nli_entailment`, `nli_neutral`, `nli_contradiction` and `nli_span`
-    (the characters that decided) on both sides.
+    Documents go out as copies, one for each id, whose `meta` holds `nli_entailment`, `nli_neutral`, `nli_contradiction`
+    and `nli_span` (the characters that decided) on both sides.
 
     Args:
         model: "mini" (the bundled one), a folder or a Hub id.
@@ -34,36 +34,12 @@ class EvidenceFilter(Judging):
 
     Raises:
         InputError: an unknown name, a number out of range, or `reranker` beside the model's settings.
+        InputTypeError: `reranker` is no NLIReranker.
         LabelError: `keep` needs contradiction and the model of `reranker` has two labels.
         ValueError: `device` is no single ComponentDevice.
     """
 
-    def __init__(
-        self,
-        model: str = "mini",
-        *,
-        device: ComponentDevice | None = None,
-        engine: str = "auto",
-        labels: list[str] | None = None,
-        top_k: int | None = None,
-        threshold: float | None = 0.5,
-        keep: str = "entailment",
-        direction: str = "passage_entails_query",
-        score: str = "entailment",
-        reranker: NLIReranker | None = None,
-    ) -> None:
-        self._configure(
-            reranker,
-            model=model,
-            device=device,
-            engine=engine,
-            labels=labels,
-            top_k=top_k,
-            threshold=threshold,
-            keep=keep,
-            direction=direction,
-            score=score,
-        )
+    threshold: float | None = 0.5
 
     @component.output_types(documents=list[Document], dropped=list[Document])
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:
@@ -71,15 +47,18 @@ class EvidenceFilter(Judging):
 
         Args:
             query: a claim or a question.
-            documents: in any order.
+            documents: in any order; of those with the same id the one with the highest score is taken.
             top_k: most documents to keep; None is the component's own.
 
         Returns:
             {"documents": copies of those kept, "dropped": copies of the others}, each in the order they came in.
 
         Raises:
-            InputTypeError, InputError, QueryTooLongError: as NLIRanker.
+            InputTypeError: a query that is no text, or a document that is no Document; the message names its index.
+            InputError: a blank query, top_k below 1.
+            QueryTooLongError: the query leaves too few tokens for a document.
         """
+        documents = unique(documents)
         divided = self._judge(self._loaded(), query, documents, top_k)
         return {
             "documents": _as_they_came(documents, divided.kept),

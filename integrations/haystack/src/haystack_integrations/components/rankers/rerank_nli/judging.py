@@ -1,46 +1,60 @@
 """What both components share: settings that are checked at once, and a model that is loaded once, when it is needed."""
 
 import asyncio
+import os
 import threading
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from haystack import Document, default_from_dict, default_to_dict
 from haystack.core.errors import SerializationError
 from haystack.utils import ComponentDevice
 
-from rerank_nli import Filtered, FunctionEngine, InputError, NLIReranker, RankedPassage, load
+from rerank_nli import Filtered, FunctionEngine, InputError, InputTypeError, NLIReranker, RankedPassage, load
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Judging", "judged_meta"]
+__all__ = ["Judging", "judged_meta", "unique"]
 
-# What a reranker is made of, so that `reranker=` stands in its place, with the defaults.
-_LOADING: dict[str, Any] = {"model": "mini", "device": None, "engine": "auto", "labels": None}
-_SCORING: dict[str, Any] = {"direction": "passage_entails_query", "score": "entailment", "normalize": None}
+_LOADING = ("model", "device", "engine", "labels")
+_SCORING = ("direction", "score", "normalize")
+_LOCK = threading.Lock()  # one for all: a component with a lock of its own could not be copied
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Judging:
-    """Holds the settings and the reranker, and asks it.
+    """The settings of both components, and the reranker that is made of them."""
 
-    `@component` makes its class anew, so that `super()` would not find this one: hence `_configure` in place of an
-    `__init__`.
-    """
+    model: str | os.PathLike[str] = field(default="mini", kw_only=False)
+    device: ComponentDevice | None = None
+    engine: str = "auto"
+    labels: list[str] | None = None
+    top_k: int | None = None
+    threshold: float | None = None
+    keep: str = "entailment"
+    direction: str = "passage_entails_query"
+    score: str = "entailment"
+    reranker: NLIReranker | None = None
 
-    def _configure(self, reranker: NLIReranker | None, **settings: Any) -> None:  # noqa: ANN401
-        made_of = {**_LOADING, **_SCORING}
-        given = [name for name, value in settings.items() if name in made_of and value != made_of[name]]
-        if reranker is not None and given:
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used, before any model is looked for."""
+        if not isinstance(self.reranker, NLIReranker | None):
+            message = f"reranker= must be an NLIReranker, got {self.reranker!r:.80}: a model's name goes to model="
+            raise InputTypeError(message)
+        of_model = [f for f in fields(self) if f.name in (*_LOADING, *_SCORING)]
+        given = [f.name for f in of_model if getattr(self, f.name) != f.default]
+        if self.reranker is not None and given:
             message = f"reranker= brings its own model and settings: leave out {', '.join(given)}, or reranker="
             raise InputError(message)
-        if settings["device"] is not None:  # a device map, or no ComponentDevice, is refused here, not at load
-            ComponentDevice.resolve_device(settings["device"]).to_torch_str()
-        self._settings = settings
-        self._scoring = {name: settings[name] for name in _SCORING if name in settings}
-        self._given = self._reranker = reranker
-        self._loading = threading.Lock()
+        if self.device is not None:  # a device map, or no ComponentDevice, is refused here, not at load
+            ComponentDevice.resolve_device(self.device).to_torch_str()
+        if isinstance(self.model, os.PathLike):
+            self.model = os.fspath(self.model)  # a Path could not be saved
+        self._scoring = {name: getattr(self, name) for name in _SCORING if hasattr(self, name)}
+        self._reranker = self.reranker
         # No document and an engine that is never asked: names and ranges are checked without a model.
-        self._judge(reranker or NLIReranker(FunctionEngine(lambda _: []), **self._scoring), "a query", [], None)
+        self._judge(self.reranker or NLIReranker(FunctionEngine(lambda _: []), **self._scoring), "a query", [], None)
 
     def warm_up(self) -> None:
         """Load the model, unless that has been done; `run` does it where nobody did."""
@@ -56,10 +70,10 @@ class Judging:
         Raises:
             SerializationError: the component was made with `reranker=`, whose model cannot be named.
         """
-        if self._given is not None:
+        if self.reranker is not None:
             message = "a component made with reranker= cannot be serialized: give model= and the settings instead"
             raise SerializationError(message)
-        return default_to_dict(self, **self._settings)
+        return default_to_dict(self, **{f.name: getattr(self, f.name) for f in fields(self) if f.name != "reranker"})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Self":
@@ -67,26 +81,24 @@ class Judging:
         return default_from_dict(cls, data)
 
     def _loaded(self) -> NLIReranker:
-        with self._loading:
+        with _LOCK:
             if self._reranker is None:
-                how = {name: self._settings[name] for name in _LOADING}
-                how["device"] = "auto" if how["device"] is None else how["device"].to_torch_str()
-                self._reranker = NLIReranker(load(**how), **self._scoring)
+                device = "auto" if self.device is None else self.device.to_torch_str()
+                model = load(self.model, engine=self.engine, device=device, labels=self.labels)
+                self._reranker = NLIReranker(model, **self._scoring)
             return self._reranker
 
+    def _fusion(self, documents: list[Document]) -> dict[str, Any]:  # noqa: ARG002 - NLIRanker reads their scores
+        return {}
+
     def _judge(self, reranker: NLIReranker, query: str, documents: list[Document], top_k: int | None) -> Filtered:
-        settings, fusion = self._settings, {}
-        retrieval_scores = [document.score for document in documents]
-        if settings.get("fuse") is not None and None not in retrieval_scores:
-            fusion = {name: settings[name] for name in ("fuse", "alpha") if settings[name] is not None}
-            fusion["retrieval_scores"] = retrieval_scores
         return reranker.filter(
             query,
             [document.content or "" for document in documents],  # an image's document has none
-            settings["threshold"],
-            settings["keep"],
-            settings["top_k"] if top_k is None else top_k,
-            **fusion,
+            self.threshold,
+            self.keep,
+            self.top_k if top_k is None else top_k,
+            **self._fusion(documents),
         )
 
 
@@ -94,3 +106,20 @@ def judged_meta(document: Document, passage: RankedPassage) -> dict[str, Any]:
     """A copy of the document's meta, with the probabilities and the span that decided."""
     row = passage.to_dict()
     return document.meta | {f"nli_{name}": row[name] for name in ("entailment", "neutral", "contradiction", "span")}
+
+
+def unique(documents: list[Document]) -> list[Document]:
+    """Each id once, in its first place, with the highest score it came with: as Haystack's own rankers take them."""
+    best: dict[str, Document] = {}
+    for index, document in enumerate(documents):
+        if not isinstance(document, Document):
+            message = f"document {index} must be a Document, got {document!r:.80}: make one by Document(content=…)"
+            raise InputTypeError(message)
+        other = best.get(document.id)
+        if other is None or _score(document) > _score(other):
+            best[document.id] = document
+    return list(best.values())
+
+
+def _score(document: Document) -> float:
+    return float("-inf") if document.score is None else document.score
