@@ -8,7 +8,11 @@ else
 endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format wheel figures clean
+# the folders of integrations/, each with settings of its own for pytest and mypy
+ADAPTERS := haystack langchain llama_index
+
+.PHONY: demo test test-core check lint types types-core format wheel figures clean
+.PHONY: $(ADAPTERS:%=test-%) $(ADAPTERS:%=types-%)
 
 .venv/demo.done: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,27 +20,41 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 	@echo demo > $@
 
 # torch first and alone, at the pinned version: a CPU build is taken where one is at hand
-.venv/dev.done: .venv/demo.done constraints-dev.txt requirements-dev.txt
+.venv/dev.done: .venv/demo.done constraints-dev.txt requirements-dev.txt $(ADAPTERS:%=integrations/%/pyproject.toml)
 	$(PIP) --constraint constraints-dev.txt torch
-	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,torch]' --requirement requirements-dev.txt
+	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,torch,train]' --requirement requirements-dev.txt
 	@echo dev > $@
 
 demo: .venv/demo.done
 	@$(BIN)/rerank-nli demo
 
-test: .venv/dev.done
+test: test-core $(ADAPTERS:%=test-%)
+
+test-core: .venv/dev.done
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-check: .venv/dev.done wheel
+$(ADAPTERS:%=test-%): test-%: .venv/dev.done
+	cd integrations/$* && ../../$(BIN)/python -m pytest
+
+check: lint types wheel
+
+lint: .venv/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: types-core $(ADAPTERS:%=types-%)
+
+types-core: .venv/dev.done
 	$(BIN)/mypy
+
+$(ADAPTERS:%=types-%): types-%: .venv/dev.done
+	cd integrations/$* && ../../$(BIN)/mypy
 
 format: .venv/dev.done
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The built wheel, alone in a bare environment without extras.
+# The built wheel, alone in a bare environment without extras; then those of the adapters beside it.
 wheel: .venv/dev.done
 	$(BIN)/python scripts/smoke_test_wheel.py
 

@@ -6,8 +6,10 @@ import ast
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 import rerank_nli
 
 PACKAGE = Path(rerank_nli.__file__).parent
+INTEGRATIONS = Path(__file__).parents[1] / "integrations"
+ADAPTERS = sorted(path.parent.name for path in INTEGRATIONS.glob("*/pyproject.toml"))
 # A file imports only from files above it in this list.
 ORDER = (
     *("errors", "types"),
@@ -24,9 +28,9 @@ ORDER = (
     "scorer",
     *("inputs", "ranking", "grounding", "zeroshot"),
     "reranker",
-    "evaluate",
-    *("train", "tune", "demo", "server"),
-    "cli",
+    *("pairs", "evaluate"),
+    *("examples", "train", "tune", "demo", "server"),
+    *("cli_models", "cli"),
 )
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 HEAVY = ("torch", "transformers", "onnxruntime", "openvino", "sentence_transformers", "pandas", "sklearn", "onnx")
@@ -106,3 +110,60 @@ def test_import_is_light() -> None:
     names = loaded.stdout.split()
     assert "numpy" in names
     assert [name for name in HEAVY if name in names] == []
+
+
+def _taken(source: str) -> set[str]:
+    """What a program takes from rerank_nli, anywhere in it: names of the package, "module.name" from below it."""
+    nodes = list(ast.walk(ast.parse(source)))
+    found, aliases = set(), set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+            aliases |= {name.asname or name.name for name in node.names if name.name == "rerank_nli"}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # for importlib, or to be patched
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            found.add(f"rerank_nli.{node.attr}")
+    return {ours[1] for name in found if (ours := re.fullmatch(r"rerank_nli\.([\w.*]+)", name))}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_adapters_use_public_names(adapter: str) -> None:
+    """An adapter, its tests and its examples take from rerank_nli what the package exports, and nothing else."""
+    taken = {path: _taken(path.read_text(encoding="utf-8")) for path in (INTEGRATIONS / adapter).rglob("*.py")}
+    assert {"NLIReranker"} <= set().union(*taken.values())
+    public = {*rerank_nli.__all__, "__all__", "__file__", "__version__"}
+    assert {path: sorted(names - public) for path, names in taken.items() if names - public} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("from rerank_nli import NLIReranker, load as open", {"NLIReranker", "load"}),
+        ("from rerank_nli import _private", {"_private"}),
+        ("from rerank_nli import *", {"*"}),
+        ("from rerank_nli.scorer import Scorer", {"scorer.Scorer"}),
+        ("def f():\n    from rerank_nli import scorer", {"scorer"}),
+        ("import rerank_nli.scorer", {"scorer"}),
+        ("import rerank_nli.scorer as s", {"scorer"}),
+        ("import rerank_nli as r\nr.scores.KINDS", {"scores"}),
+        ("import_module('rerank_nli.scorer')", {"scorer"}),
+        ("from langchain_rerank_nli.rerank import NLIRerank", set()),
+        ("from .rerank_nli import NLIRerank", set()),
+    ],
+)
+def test_what_is_taken_is_seen(source: str, names: set[str]) -> None:
+    """Each way to take a name from rerank_nli is seen, and its look-alikes are not."""
+    assert _taken(source) == names
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_extra_names_each_adapter(adapter: str) -> None:
+    """The extra that is called as an adapter's folder brings that adapter's distribution."""
+    project = (INTEGRATIONS / adapter / "pyproject.toml").read_text(encoding="utf-8")
+    (name,) = re.findall(r'^name = "(.+)"$', project, flags=re.MULTILINE)
+    extra = adapter.replace("_", "-")
+    assert f"{name}; extra == '{extra}'" in [line.replace('"', "'") for line in requires("rerank-nli") or []]

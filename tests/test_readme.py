@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -9,22 +10,76 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rerank_nli import load
+from rerank_nli import NLIReranker, load
 from rerank_nli.scores import ALPHA
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 SHELL = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+ADAPTERS = {
+    "langchain": "langchain_rerank_nli",
+    "llama_index": "llama_index.postprocessor.rerank_nli",
+    "haystack": "haystack_integrations.components.rankers.rerank_nli",
+}
+# their line | ours | the module that ours is imported from
+COMING_FROM = re.findall(r"^\| .+ \| `(.+)` \| `([\w.]+)` \|$", README, flags=re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")  # Haystack reads it at import
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
 def test_python_runs(code: str) -> None:
     """A Python block of the README runs, and what it asserts holds."""
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - it is our own text
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in ROOT.glob("integrations/*/pyproject.toml")))
+def test_an_adapter_is_shown_in_six_lines(folder: str) -> None:
+    """The README has one block of code for each adapter, of six lines."""
+    (code,) = (code for code in PYTHON if f"from {ADAPTERS[folder]} import" in code)
+    assert len([line for line in code.splitlines() if line]) == 6
+
+
+@pytest.mark.parametrize(("line", "module"), COMING_FROM)
+def test_our_line_does_what_theirs_did(line: str, module: str) -> None:
+    """What stands in place of another reranker's line gives the order and the number that it says."""
+    from langchain_classic.retrievers.document_compressors import CrossEncoderReranker
+    from langchain_core.documents import Document
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    query, ids = "The kettle is red.", [7, 8, 9, 10]
+    docs = ["The kettle is blue.", "It holds 1.7 litres.", "The red kettle is on the stove.", "It was made in Leeds."]
+    passages = [{"id": key, "text": text, "meta": {}} for key, text in zip(ids, docs, strict=True)]
+    given = {"query": query, "ids": ids, "docs": docs, "passages": passages}
+    names = {**vars(importlib.import_module(module)), "CrossEncoderReranker": CrossEncoderReranker, **given}
+    made: Any = eval(line, names)  # noqa: S307 - it is our own text
+    if module == ADAPTERS["langchain"]:
+        found = [d.page_content for d in made.compress_documents([Document(text) for text in docs], query)]
+    elif module == ADAPTERS["llama_index"]:
+        nodes = [NodeWithScore(node=TextNode(text=text)) for text in docs]
+        found = [node.text for node in made.postprocess_nodes(nodes, query_str=query)]
+    else:
+        found = [p.text for p in made]
+        assert [p.id for p in made] == [ids[p.index] for p in made]
+    expected = [p.text for p in NLIReranker().rank(query, docs)]
+    assert found == expected[: 1 if "threshold" in line else 3 if "=3" in line else 4]
+    assert found[0] == "The red kettle is on the stove."
+
+
+def test_the_lines_of_each_reranker_are_there() -> None:
+    """The table has a line for each reranker that people come from."""
+    theirs = [line.split(" | ")[0] for line in README.splitlines() if line.endswith("rerank_nli` |")]
+    assert len(theirs) == len(COMING_FROM)
+    for name in ("CrossEncoderReranker", "FlashrankRerank", "SentenceTransformerRerank", "Ranker()", "Reranker("):
+        assert any(f"`{name}" in line for line in theirs), name
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the shell lines are written for sh")
