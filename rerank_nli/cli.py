@@ -1,4 +1,4 @@
-"""The command line: the verbs of the Python API over JSON lines or plain text, and demo, export and doctor."""
+"""The command line: the verbs of the Python API over JSON lines or plain text, and the demo."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import io
 import json
 import math
 import os
-import platform
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.engines import BUNDLED, ENGINES, OnnxEngine, TorchEngine, load
-from rerank_nli.errors import InputError, MissingExtraError, RerankNLIError, require
+from rerank_nli.cli_models import add_commands, add_model, load_model
+from rerank_nli.errors import InputError, RerankNLIError, require
 from rerank_nli.ranking import KEEPS
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scorer import DIRECTIONS
@@ -25,25 +24,13 @@ from rerank_nli.windows import POOLS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rerank_nli.engines import Engine
     from rerank_nli.types import Filtered, Grounding, Ranking, Verdict
 
 __all__ = ["main"]
 
-_PROBES = (
-    ("A cat sleeps.", "A cat sleeps.", "entailment"),
-    ("A cat sleeps.", "No cat sleeps.", "contradiction"),
-    ("A woman plays the guitar.", "A woman plays the guitar for her sister.", "neutral"),
-)
 _STATEMENT = {"rank": "query", "filter": "query", "verify": "claim", "check": "answer"}
 _INTERRUPTED = 130
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture asks no other host for anything
-_WHY = {"onnx": "there is an ONNX file and no CUDA, or no torch", "torch": "there is CUDA, or no ONNX file"}
-_PACKAGES = (  # the package, what its core needs, what its extras bring
-    *("rerank-nli", "numpy", "tokenizers", "onnxruntime", "huggingface-hub"),
-    *("torch", "transformers", "sentence-transformers", "faiss-cpu", "model2vec", "rich"),
-    *("onnx", "onnxscript", "scikit-learn", "pandas"),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,32 +73,17 @@ def _parser() -> argparse.ArgumentParser:
         ("check", "give a verdict on each sentence of an answer"),
     ):
         command = commands.add_parser(verb, help=summary, description=summary)
-        _add_model(command)
+        add_model(command)
         _add_settings(command)
         _add_verb(command, verb)
     predict = commands.add_parser("predict", help="score (premise, hypothesis) pairs as they are")
     predict.add_argument("file", nargs="?", default="-", help='JSON lines with "premise" and "hypothesis"; - is stdin')
     predict.add_argument("--output", choices=("dicts", "array", "logits", "labels"), default="dicts")
-    _add_model(predict)
+    add_model(predict)
     predict.set_defaults(run=_predict)
     _add_demo(commands.add_parser("demo", help="retrieve, rerank and filter on one screen"))
-    _add_export(commands.add_parser("export", help="make an ONNX bundle of a checkpoint folder"))
-    doctor = commands.add_parser("doctor", help="what can run here, and whether a model's labels are in order")
-    doctor.add_argument("model", nargs="?", help="a model to probe")
-    _add_model(doctor, with_model=False)
-    doctor.set_defaults(run=_doctor)
+    add_commands(commands)
     return parser
-
-
-def _add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> None:
-    if with_model:
-        command.add_argument("--model", default="mini", help='"mini", a folder, an .onnx file or a Hub id')
-    command.add_argument("--engine", choices=ENGINES, default="auto")
-    command.add_argument("--device", default="auto")
-    command.add_argument("--dtype", default="auto")
-    command.add_argument("--revision")
-    command.add_argument("--labels", type=lambda text: text.split(","), help="names of the outputs in order, a,b,c")
-    command.add_argument("--threads", type=int)
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
@@ -152,35 +124,14 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threshold", type=float, default=0.5)
     command.add_argument("--json", action="store_true")
     command.add_argument("--svg", type=Path, help="also save the screen as a picture")
-    _add_model(command)
+    add_model(command)
     _add_settings(command)
     command.set_defaults(run=_demo)
 
 
-def _add_export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", help="config.json, weights and tokenizer as Hugging Face saves them")
-    command.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
-    command.add_argument("--fp32", action="store_true", help="do not store the weights in int8")
-    command.add_argument("--labels", type=lambda text: text.split(","))
-    command.add_argument("--card", type=Path, help="JSON: name, version, base, data, scores, window, temperature")
-    command.set_defaults(run=_export)
-
-
-def _load(options: argparse.Namespace) -> Engine:
-    return load(
-        options.model,
-        engine=options.engine,
-        device=options.device,
-        dtype=options.dtype,
-        revision=options.revision,
-        labels=options.labels,
-        threads=options.threads,
-    )
-
-
 def _reranker(options: argparse.Namespace) -> NLIReranker:
     return NLIReranker(
-        _load(options),
+        load_model(options),
         direction=options.direction,
         combine=options.combine,
         score=options.score,
@@ -221,7 +172,7 @@ def _calls(reranker: NLIReranker, options: argparse.Namespace) -> dict[str, Call
 
 def _predict(options: argparse.Namespace) -> int:
     records = (_object(number, line, "premise") for number, line in _progress(_lines(options.file)))
-    for row in NLIReranker(_load(options)).predict(records, output=options.output):
+    for row in NLIReranker(load_model(options)).predict(records, output=options.output):
         print(json.dumps(_without_nan(row) if hasattr(row, "tolist") else row, allow_nan=False), flush=True)
     return 0
 
@@ -253,66 +204,6 @@ def _demo(options: argparse.Namespace) -> int:
         picture = console.export_svg(title=f'rerank-nli demo --query "{query}"')
         options.svg.write_text(_WEB_FONT.sub("", picture), encoding="utf-8")
     return 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    from rerank_nli.export import export
-
-    try:
-        card = dict(json.loads(options.card.read_text(encoding="utf-8"))) if options.card else {}
-    except (ValueError, TypeError) as error:
-        message = f"{options.card} is no JSON object ({error})"
-        raise InputError(message) from error
-    manifest = export(options.folder, options.out, int8=not options.fp32, labels=options.labels, card=card)
-    pairs = [(premise, hypothesis) for premise, hypothesis, _ in _PROBES]
-    made = NLIReranker(OnnxEngine(options.out)).predict(pairs, output="logits")
-    source = NLIReranker(TorchEngine(options.folder, options.labels, device="cpu")).predict(pairs, output="logits")
-    size = sum((options.out / name).stat().st_size for name in manifest.files) / 1e6
-    print(f"{options.out}: {size:.1f} MB, {manifest.precision}, labels {', '.join(manifest.labels)}")
-    print(f"largest difference to the source's logits on {len(pairs)} pairs: {abs(made - source).max():.4f}")
-    return 0
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores")
-    versions = {d.name.lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
-    for package in _PACKAGES:
-        print(f"  {package} {versions.get(package, 'is not installed')}")
-    print(f"engines: onnx (CPU), {_torch_status()}")
-    print(f"auto takes {load().name} for the bundled model ({BUNDLED.name}: an ONNX file needs no torch)")
-    return 0 if options.model is None else _probe(options)
-
-
-def _torch_status() -> str:
-    try:
-        torch = require("torch", "torch")
-        require("sentence_transformers", "torch")
-    except MissingExtraError as error:
-        return f"no torch ({error})"
-    return f"torch ({'CUDA' if torch.cuda.is_available() else 'CPU'})"
-
-
-def _probe(options: argparse.Namespace) -> int:
-    """Whether the columns mean what their names say, shown on sentences whose labels nobody doubts."""
-    engine = _load(options)
-    why = "as asked" if options.engine != "auto" else "auto: " + _WHY[engine.name]
-    print(
-        f"{options.model}: {engine.name} engine in {engine.precision} ({why}), {engine.max_length} tokens, "
-        f"labels {list(engine.labels.names)}"
-    )
-    reranker = NLIReranker(engine)
-    passed = True
-    for premise, hypothesis, expected in _PROBES:
-        row = reranker.predict([(premise, hypothesis)], output="dicts")[0]
-        wanted = expected if expected == "entailment" or not engine.labels.binary else "not entailment"
-        found = row["entailment"] >= 0.5 if engine.labels.binary else max(row, key=row.get) == expected  # noqa: PLR2004
-        good = found if expected == "entailment" or not engine.labels.binary else not found
-        passed = passed and good
-        numbers = ", ".join(f"{name} {p:.3f}" for name, p in row.items() if p is not None)
-        print(f"  {'ok  ' if good else 'FAIL'} {premise!r} → {hypothesis!r}: {wanted} ({numbers})")
-    if not passed:
-        print("  the labels may be in another order than their names say: pass --labels, or use another checkpoint")
-    return 0 if passed else 1
 
 
 def _lines(file: str) -> Iterator[tuple[int, str]]:

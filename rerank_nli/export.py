@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 _OPSET = 20  # the first with Gelu as one operator
-_CARD = ("name", "version", "base", "data", "scores", "window", "temperature")
+_CARD = ("name", "version", "base", "data", "training", "scores", "window", "temperature")
 
 
 def export(
@@ -39,7 +39,8 @@ def export(
         out: folder to make; it must not exist, and appears only when it is complete.
         int8: round weights to 8 bits, and write model_int8.onnx beside model.onnx; else both would be the same.
         labels: names of the outputs in order, where the checkpoint does not say.
-        card: manifest entries that the checkpoint cannot tell: name, version, base, data, scores, window, temperature.
+        card: manifest entries that the checkpoint cannot tell: name, version, base, data, training, scores, window,
+            temperature.
 
     Raises:
         ModelNotFoundError: no such folder, or no weights or tokenizer in it.

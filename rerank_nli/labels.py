@@ -12,17 +12,18 @@ from rerank_nli.errors import InputTypeError, LabelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["COLUMNS", "Labels"]
+__all__ = ["COLUMNS", "NOT_ENTAILMENT", "Labels", "label_of"]
 
 COLUMNS: tuple[Literal["entailment"], Literal["neutral"], Literal["contradiction"]] = (
     "entailment",
     "neutral",
     "contradiction",
 )
+NOT_ENTAILMENT: Literal["not_entailment"] = "not_entailment"  # neutral or contradiction
 
 # Spellings with everything but letters taken out. "not" comes first: "notentailment" holds "entail".
 _SPELLINGS = {
-    "not_entailment": r"(not|non|no|un)(entail|support)",
+    NOT_ENTAILMENT: r"(not|non|no|un)(entail|support)",
     "entailment": r"(is)?entail|support",
     "neutral": r"neutral|notenoughinfo|nei$|unknown|unrelated",
     "contradiction": r"contradict|refut",
@@ -68,7 +69,7 @@ class Labels:
             )
             raise LabelError(message)
         kinds = [_kind(name) for name in names]
-        wanted = ("entailment", "not_entailment") if len(names) == 2 else COLUMNS  # noqa: PLR2004
+        wanted = ("entailment", NOT_ENTAILMENT) if len(names) == 2 else COLUMNS  # noqa: PLR2004
         if sorted(map(str, kinds)) != sorted(wanted):
             message = f"cannot tell which output is which from {list(names)}: {_HINT}"
             raise LabelError(message)
@@ -116,6 +117,33 @@ class Labels:
                 'use score="entailment" and keep="entailment", or a three-label checkpoint'
             )
             raise LabelError(message)
+
+
+def label_of(value: object, names: Sequence[str] | None = None) -> str:
+    """Which of entailment, neutral, contradiction and not_entailment a row of data says.
+
+    >>> label_of("Refuted"), label_of(1, ["contradiction", "entailment", "neutral"])
+    ('contradiction', 'entailment')
+
+    Args:
+        value: a name in any spelling that checkpoints use, or the number of an output.
+        names: of the outputs, in order; what numbers count in.
+
+    Raises:
+        LabelError: neither, or a number without names.
+    """
+    text = str(value).strip()
+    if re.fullmatch(r"\d+(\.0)?", text):
+        number = int(float(text))
+        if names is None or number >= len(names):
+            message = f"label {value!r} is a number, and the outputs are {names and list(names)}: {_HINT}"
+            raise LabelError(message)
+        text = names[number]
+    kind = _kind(text)
+    if kind is None:
+        message = f"unknown label {value!r}: expected one of {[*COLUMNS, NOT_ENTAILMENT]}"
+        raise LabelError(message)
+    return kind
 
 
 def _require_names(names: object) -> None:

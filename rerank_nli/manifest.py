@@ -25,6 +25,7 @@ class Manifest:
         name, version: of the model; new weights are a new version.
         base: {"model", "licence"} that it was made from.
         data: [{"name", "licence"}] that it was trained on.
+        training: {setting: value} of the run that made it.
         scores: measured quality, {set: figure}.
         labels: names of the outputs, in order; empty for a model that does not classify.
         max_length: most tokens of a pair, special tokens included.
@@ -38,6 +39,7 @@ class Manifest:
     version: str
     base: dict[str, str] = field(default_factory=dict)
     data: list[dict[str, str]] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     max_length: int = 512
@@ -115,6 +117,8 @@ class Manifest:
         lines += (f"- {name}: {fact}" for name, fact in facts.items() if fact)
         lines += ["", "## Trained on", ""]
         lines += [f"- {d['name']} ({d['licence']})" for d in self.data] or ["Not stated."]
+        if self.training:
+            lines += ["", "## How", "", *(f"- {name}: {value}" for name, value in self.training.items())]
         lines += ["", "## Measured", ""]
         lines += [f"- {name}: {figure}" for name, figure in self.scores.items()] or ["Not measured."]
         return "\n".join(lines) + "\n"

@@ -54,8 +54,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
             intermediate_size=128,
             num_hidden_layers=2,
             num_attention_heads=2,
-            initializer_range=0.3,  # wide, so that different texts get different logits
-            **{"max_position_embeddings": 128, **own, **settings},
+            # a wide range, so that different texts get different logits
+            **{"initializer_range": 0.3, "max_position_embeddings": 128, **own, **settings},
         )
         torch.manual_seed(0)
         getattr(transformers, architecture)(config).save_pretrained(folder)

@@ -1,0 +1,122 @@
+"""Training pairs as token ids in batches of few shapes, and what each pair asks of the model's outputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from rerank_nli.labels import Labels
+    from rerank_nli.pairs import Pair
+
+__all__ = ["WIDTHS", "Batch", "Examples", "loss"]
+
+WIDTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)  # few shapes: kernels are made for each
+_CHUNK = 10_000  # pairs to tokenize at once: a tokenizer's own objects are large
+_TEACHER = 0.25  # weight of an error in a teacher's log-odds beside a cross-entropy
+
+
+class Batch(NamedTuple):
+    """Some pairs that are computed together."""
+
+    rows: NDArray[np.int64]  # (m,)
+    width: int  # tokens that each is padded to
+
+
+class Examples:
+    """Pairs as token ids in one long array, and what each asks of the outputs.
+
+    Args:
+        pairs: labelled, or with a teacher's probability.
+        tokenizer: without truncation and padding.
+        labels: of the model's outputs.
+        longest: most tokens of a pair; longer ones are left out, and counted in `left_out`.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], tokenizer: Any, labels: Labels, longest: int) -> None:  # noqa: ANN401
+        ids: list[NDArray[np.int32]] = []
+        types: list[NDArray[np.int8]] = []
+        self.pairs: list[Pair] = []
+        for first in range(0, len(pairs), _CHUNK):
+            chunk = pairs[first : first + _CHUNK]
+            encodings = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in chunk])
+            for pair, encoding in zip(chunk, encodings, strict=True):
+                if len(encoding.ids) <= longest:
+                    self.pairs.append(pair)
+                    ids.append(np.array(encoding.ids, dtype=np.int32))
+                    types.append(np.array(encoding.type_ids, dtype=np.int8))
+        self.left_out = len(pairs) - len(self.pairs)
+        self.lengths = np.array([len(tokens) for tokens in ids], dtype=np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        self.ids = np.concatenate([*ids, []]).astype(np.int32)
+        self.types = np.concatenate([*types, []]).astype(np.int8)
+        self.right = np.array([_right(pair, labels) for pair in self.pairs])  # (n, C)
+        teacher = np.array([pair.probability for pair in self.pairs], dtype=np.float32)
+        self.odds = np.log(teacher / (1 - teacher))  # (n,), NaN where there is no teacher
+
+    def batches(self, tokens: int, mix: Mapping[str, float], seed: int, epoch: int) -> list[Batch]:
+        """One epoch, in an order that seed and epoch decide."""
+        rng = np.random.default_rng((seed, epoch))
+        weights = np.array([mix.get(pair.source, 1.0) for pair in self.pairs])
+        rows = np.repeat(np.arange(len(weights)), (weights + rng.random(len(weights))).astype(int))
+        rng.shuffle(rows)
+        widths = np.array(WIDTHS)[np.searchsorted(WIDTHS, self.lengths[rows])]
+        cut = []
+        for width in np.unique(widths):
+            bucket, size = rows[widths == width], max(1, tokens // int(width))
+            cut += [Batch(bucket[start : start + size], int(width)) for start in range(0, len(bucket), size)]
+        return [cut[n] for n in rng.permutation(len(cut))]
+
+    def inputs(self, batch: Batch, pad: int) -> dict[str, NDArray[np.int64]]:
+        """Arrays (m, width) as the model takes them."""
+        ids = np.full((len(batch.rows), batch.width), pad, dtype=np.int64)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        for place, row in enumerate(batch.rows):
+            tokens, length = slice(self.starts[row], self.starts[row + 1]), self.lengths[row]
+            ids[place, :length], types[place, :length], mask[place, :length] = self.ids[tokens], self.types[tokens], 1
+        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+
+
+def loss(torch: Any, logits: Any, right: Any, odds: Any, entailment: int, smoothing: float) -> Any:  # noqa: ANN401
+    """What a batch costs, pair by pair.
+
+    A labelled pair costs -log P(one of its right outputs), less `smoothing`, which goes to all outputs alike (Szegedy
+    et al. 2016). One with a teacher's log-odds costs their Huber error (squared up to 1, absolute beyond; Huber 1964),
+    and that what is not entailment should be neutral.
+
+    Args:
+        torch: the module.
+        logits: (m, C).
+        right: (m, C) the outputs that are right.
+        odds: (m,) a teacher's log-odds of entailment; NaN where there is none.
+        entailment: its column.
+        smoothing: 0..1.
+
+    Returns:
+        (m,) costs.
+    """
+    logp = torch.log_softmax(logits, dim=1)  # (m, C)
+    known = torch.logsumexp(logp.masked_fill(~right, -torch.inf), dim=1)
+    labelled = -(1 - smoothing) * known - smoothing * logp.mean(dim=1)
+    rest = torch.logsumexp(torch.cat([logp[:, :entailment], logp[:, entailment + 1 :]], dim=1), dim=1)
+    error = torch.nn.functional.huber_loss(logp[:, entailment] - rest, torch.nan_to_num(odds), reduction="none")
+    return torch.where(torch.isnan(odds), labelled, _TEACHER * error + rest - known)
+
+
+def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:
+    """(C,) the outputs that a pair's label allows: two of them for "neutral or contradiction"."""
+    entailment, neutral, contradiction = labels.columns
+    allowed = {"entailment": entailment, "contradiction": contradiction, "neutral": neutral}
+    column = neutral if pair.label is None else allowed.get(pair.label)
+    right = np.zeros(len(labels.names), dtype=bool)
+    if column is None:
+        right[:] = True
+        right[entailment] = False
+    else:
+        right[column] = True
+    return right

@@ -1,0 +1,132 @@
+"""Training pairs: what files hold, in the forms that people have them, as premise, hypothesis and what is known."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rerank_nli.errors import InputError, require
+from rerank_nli.labels import NOT_ENTAILMENT, label_of
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+__all__ = ["Pair", "read_pairs"]
+
+_SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+class Pair(NamedTuple):
+    """A premise and a hypothesis, with what is known of them.
+
+    Attributes:
+        label: "entailment", "neutral", "contradiction" or "not_entailment", which is one of the last two; None where
+            only `probability` is known.
+        probability: P(entailment) by a teacher, above 0 and below 1; the rest is neutral.
+        source: where the pair is from, for `mix`.
+    """
+
+    premise: str
+    hypothesis: str
+    label: str | None
+    probability: float | None
+    source: str
+
+
+def read_pairs(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> list[Pair]:
+    """Read .jsonl, .csv (either with .gz) or .parquet (needs the `train` extra).
+
+    Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label"; {"sentence_0",
+    "sentence_1", "label"}, as sentence-transformers writes them; or {"query", "passages", "labels"}, where a label of 1
+    says that the passage entails the query and 0 that it does not. All may have a "source"; else it is the file's name.
+
+    Args:
+        path: the file.
+        names: what a label that is a number counts in: the names of the checkpoint's outputs.
+
+    Raises:
+        InputError: a row that is none of these, or no rows; the message names file and line.
+        OSError: the file cannot be opened.
+    """
+    path = Path(path)
+    pairs: list[Pair] = []
+    number = 0
+    try:
+        for number, row in _rows(path):  # noqa: B007 - the error names it
+            pairs.extend(_pairs(row, names, path.name.split(".")[0]))
+    except (TypeError, ValueError) as error:
+        message = f"{path}, row {number}: {error}"
+        raise InputError(message) from error
+    if not pairs:
+        message = f"{path} holds no pairs"
+        raise InputError(message)
+    return pairs
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    kind = next((suffix for suffix in path.suffixes if suffix in _SUFFIXES), None)
+    if kind is None:
+        message = f"{path}: expected {', '.join(_SUFFIXES)}, the first two with or without .gz"
+        raise InputError(message)
+    if kind == ".parquet":
+        yield from enumerate(require("pandas", "train").read_parquet(path).to_dict("records"), 1)
+        return
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        if kind == ".csv":
+            yield from enumerate(csv.DictReader(file), 2)
+        else:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def _json(line: str) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        message = f"no JSON: {line:.60}"
+        raise InputError(message) from error
+
+
+def _pairs(row: Any, names: Sequence[str] | None, source: str) -> Iterator[Pair]:  # noqa: ANN401
+    if isinstance(row, str):
+        row = _json(row)
+    if not isinstance(row, Mapping):
+        message = f"expected an object, got {row!r:.60}"
+        raise InputError(message)
+    source = str(row.get("source") or source)
+    if "passages" in row:
+        query, passages, labels = _text("query", row.get("query")), list(row["passages"]), list(row["labels"])
+        if len(passages) != len(labels):
+            message = f"{len(passages)} passages, but {len(labels)} labels"
+            raise InputError(message)
+        for number, (passage, label) in enumerate(zip(passages, labels, strict=True)):
+            if label not in (0, 1):
+                message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
+                raise InputError(message)
+            yield Pair(
+                _text(f"passage {number}", passage), query, "entailment" if label else NOT_ENTAILMENT, None, source
+            )
+        return
+    sides = ("sentence_0", "sentence_1") if "sentence_0" in row else ("premise", "hypothesis")
+    premise, hypothesis = (_text(side, row.get(side)) for side in sides)
+    if row.get("label") in (None, ""):
+        probability = float(row.get("entailment", math.nan))
+        if not 0 < probability < 1:
+            message = f'no "label", and "entailment" is {row.get("entailment")!r}: expected a probability, not 0 or 1'
+            raise InputError(message)
+        yield Pair(premise, hypothesis, None, probability, source)
+        return
+    yield Pair(premise, hypothesis, label_of(row["label"], names), None, source)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        message = f"{name} is {value!r}: expected a text"
+        raise InputError(message)
+    return value

@@ -1,0 +1,429 @@
+"""Fine-tune an NLI cross-encoder from an encoder checkpoint: one run from labelled pairs to a calibrated bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import shutil
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerank_nli.checkpoints import locate, max_length, no_progress_bars, read_json, read_tokenizer
+from rerank_nli.engines import OnnxEngine
+from rerank_nli.errors import InputError, counted, require
+from rerank_nli.evaluate import fit_temperature, measure, truths
+from rerank_nli.examples import WIDTHS, Examples, loss
+from rerank_nli.export import export
+from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, Labels
+from rerank_nli.reranker import NLIReranker
+from rerank_nli.scores import probabilities
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from rerank_nli.examples import Batch
+    from rerank_nli.manifest import Manifest
+    from rerank_nli.pairs import Pair
+
+__all__ = ["Recipe", "train"]
+
+_STATE, _LOG, _BEST = "state.pt", "log.jsonl", "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train; the defaults are those of the bundled model.
+
+    Attributes:
+        epochs: passes over the pairs; the last may be a part of one.
+        rate: highest learning rate, that of the head; it rises over the first `warmup` share of steps, then falls
+            in a straight line.
+        layer_decay: what the rate is multiplied by from each layer to the one below it.
+        batch_tokens: in a batch, padding included.
+        longest: most tokens of a pair; longer ones are left out, never cut.
+        dropout: everywhere but among the probabilities of attention, with one mask for all tokens of a text.
+        smoothing: share of the loss that asks for all outputs alike.
+        average: weight that the running average of the weights keeps at each step; the average is what is measured
+            and kept.
+        warmup, weight_decay: as usual.
+        mix: {source: weight}; at 1.5 each of its pairs comes once an epoch and half of them once more.
+        class_weights: {label: weight} of the loss.
+        seed: of the order, the head and the dropout.
+    """
+
+    epochs: float = 4.0
+    rate: float = 1e-4
+    layer_decay: float = 0.9
+    batch_tokens: int = 4096
+    longest: int = 160
+    dropout: float = 0.1
+    smoothing: float = 0.05
+    average: float = 0.999
+    warmup: float = 0.06
+    weight_decay: float = 0.01
+    mix: dict[str, float] = field(default_factory=dict)
+    class_weights: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what would only show after hours.
+
+        Raises:
+            InputError: a number out of its range, or a weight for a label that does not exist.
+        """
+        counted("batch_tokens", self.batch_tokens)
+        counted("longest", self.longest, least=WIDTHS[0], most=WIDTHS[-1])
+        counted("seed", self.seed, least=0)
+        for name in ("epochs", "rate", "layer_decay"):
+            _require(name, getattr(self, name), above=0)
+        for name in ("dropout", "smoothing", "average", "warmup", "weight_decay"):
+            _require(name, getattr(self, name), below=1)
+        for weights in (self.mix, self.class_weights):
+            for name, weight in weights.items():
+                _require(f"the weight of {name!r}", weight)
+        unknown = set(self.class_weights) - {*COLUMNS, NOT_ENTAILMENT}
+        if unknown:
+            message = f"class_weights for {sorted(unknown)}: expected some of {[*COLUMNS, NOT_ENTAILMENT]}"
+            raise InputError(message)
+
+
+def train(
+    pairs: Sequence[Pair],
+    out: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str],
+    dev: Mapping[str, Sequence[Pair]] | None = None,
+    recipe: Recipe | None = None,
+    labels: Sequence[str] | None = None,
+    card: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    bf16: bool | None = None,
+    every: int = 500,
+    stop_after: int | None = None,
+) -> Manifest | None:
+    """Train, keep the best, calibrate and export; the same call goes on where an earlier one stopped (`train` extra).
+
+    Args:
+        pairs: what `read_pairs` gives.
+        out: folder for state.pt and log.jsonl (the loss of each step, the accuracy on each dev set), checkpoint (the
+            best so far, as Hugging Face saves it) and, at the end, bundle.
+        base: folder or Hub id of an encoder, whose new head has `labels`, or of a classifier, whose head stays.
+        dev: {name: pairs}. The best has the highest mean accuracy on them; the temperature is fitted on their even
+            rows and the manifest's figures are of the odd ones. Without any, the last is the best.
+        recipe: how.
+        labels: names of the outputs; entailment, neutral, contradiction where neither says.
+        card: of the bundle's manifest: name, version, base, data with licences, window.
+        device: "auto", "cpu", "cuda" …
+        bf16: compute in bfloat16; None measures what is faster here.
+        every: steps between looks at the dev sets, and between saved states.
+        stop_after: steps to take in this call; None is all.
+
+    Returns:
+        The bundle's manifest, or None where steps are left.
+
+    Raises:
+        InputError: no pairs that fit, or `out` holds a run with another recipe or other data.
+        LabelError: the outputs cannot be told apart.
+        ModelNotFoundError: no such base.
+    """
+    out = Path(out)
+    run = _Run(pairs, out, locate(base, None), dict(dev or {}), recipe or Recipe(), labels, device, bf16=bf16)
+    run.go_on(counted("every", every), stop_after)
+    if run.step < run.steps:
+        return None
+    return _bundle(run, dev or {}, dict(card or {}))
+
+
+class _Run:
+    """A run in a folder: what it has come to, and the steps that are left."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        out: Path,
+        base: Path,
+        dev: Mapping[str, Sequence[Pair]],
+        recipe: Recipe,
+        labels: Sequence[str] | None,
+        device: str,
+        *,
+        bf16: bool | None,
+    ) -> None:
+        self.torch = torch = require("torch", "train")
+        self.out, self.recipe = out, recipe
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch.manual_seed(recipe.seed)
+        self.model, self.labels = _model(base, labels, recipe.dropout)
+        self.model.to(self.device)
+        config = read_json(base / "config.json")
+        self.tokenizer, self.pad = read_tokenizer(base, config)
+        self.base = base
+        longest = min(recipe.longest, max_length(base, config))
+        self.data = Examples(pairs, self.tokenizer, self.labels, longest)
+        if not self.data.pairs:
+            message = f"none of {len(pairs)} pairs is at most {longest} tokens long: raise longest"
+            raise InputError(message)
+        self.dev = {name: Examples(some, self.tokenizer, self.labels, WIDTHS[-1]) for name, some in dev.items()}
+        self.weights = np.array([recipe.class_weights.get(pair.label or "", 1.0) for pair in self.data.pairs])
+        self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
+        self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
+        whole = [self._epoch(n) for n in range(math.ceil(recipe.epochs))]
+        self.plan = [batch for epoch in whole for batch in epoch][: math.ceil(len(whole[0]) * recipe.epochs)]
+        self.steps, self.step, self.best, self.seconds = len(self.plan), 0, -1.0, 0.0
+        self.what = {"recipe": asdict(recipe), "base": str(base), "pairs": len(pairs), "left_out": self.data.left_out}
+        self.bf16 = bf16
+        self._resume()
+        if self.bf16 is None:
+            self.bf16 = _bf16_is_faster(torch, self.device)
+
+    def _epoch(self, number: int) -> list[Batch]:
+        return self.data.batches(self.recipe.batch_tokens, self.recipe.mix, self.recipe.seed, number)
+
+    def go_on(self, every: int, stop_after: int | None) -> None:
+        """Take the steps that are left, or as many as `stop_after`."""
+        from tqdm import tqdm
+
+        last = self.steps if stop_after is None else min(self.steps, self.step + stop_after)
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=None)
+        self.model.train()
+        with bar, (self.out / _LOG).open("a", buffering=1, encoding="utf-8") as log:
+            while self.step < last:
+                started = time.monotonic()
+                batch = self.plan[self.step]
+                value = self._take(batch)
+                self.seconds += time.monotonic() - started
+                row: dict[str, Any] = {"step": self.step, "loss": round(value, 5), "pairs": len(batch.rows)}
+                self.step += 1
+                if self.step % every == 0 or self.step == self.steps:
+                    row["dev"] = self._look()
+                log.write(json.dumps(row) + "\n")
+                if "dev" in row or self.step == last:
+                    log.flush()
+                    self._save()
+                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / (time.monotonic() - started)))
+                bar.update()
+
+    def _take(self, batch: Batch) -> float:
+        torch, recipe = self.torch, self.recipe
+        share = self.step / self.steps
+        rising = (self.step + 1) / max(1.0, recipe.warmup * self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate * group["scale"] * min(rising, (1 - share) / (1 - recipe.warmup))
+        right, odds, weights = (
+            torch.from_numpy(np.asarray(values[batch.rows])).to(self.device)
+            for values in (self.data.right, self.data.odds, self.weights.astype(np.float32))
+        )
+        logits = self._logits(self.data, batch)
+        value = (weights * loss(torch, logits, right, odds, self.labels.columns[0], recipe.smoothing)).mean()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        kept = min(recipe.average, (1 + self.step) / (10 + self.step))  # young averages forget their start soon
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.model.parameters()], 1 - kept)
+        return float(value.detach())
+
+    def _logits(self, data: Examples, batch: Batch) -> Any:  # noqa: ANN401 - torch is optional
+        torch = self.torch
+        inputs = {name: torch.from_numpy(a).to(self.device) for name, a in data.inputs(batch, self.pad).items()}
+        if getattr(self.model.config, "type_vocab_size", 0) <= 1:
+            del inputs["token_type_ids"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.bf16)):
+            return self.model(**inputs).logits.float()
+
+    def _look(self) -> dict[str, float]:
+        """Accuracy of the averaged weights on the dev sets; the best are kept."""
+        own = [parameter.detach().clone() for parameter in self.model.parameters()]
+        self._set(self.average)
+        self.model.eval()
+        scores = {name: self._accuracy(data) for name, data in self.dev.items()}
+        mean = float(np.mean(list(scores.values()))) if scores else float(self.step)
+        if mean > self.best:
+            self.best = mean
+            with no_progress_bars():
+                self.model.save_pretrained(self.out / _BEST)
+            self.tokenizer.save(str(self.out / _BEST / "tokenizer.json"))
+            for name in ("tokenizer_config.json", "special_tokens_map.json"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(self.base / name, self.out / _BEST / name)
+        self._set(own)
+        self.model.train()
+        return scores
+
+    def _accuracy(self, data: Examples) -> float:
+        p = np.empty((len(data.pairs), len(COLUMNS)))
+        with self.torch.no_grad():
+            for batch in data.batches(4 * self.recipe.batch_tokens, {}, 0, 0):
+                p[batch.rows] = probabilities(self._logits(data, batch).cpu().numpy(), self.labels)
+        return measure(p, truths(data.pairs), resamples=0).accuracy
+
+    def _set(self, weights: Sequence[Any]) -> None:
+        for parameter, value in zip(self.model.parameters(), weights, strict=True):
+            parameter.data.copy_(value)
+
+    def _save(self) -> None:
+        """Write all that the next step depends on; a half-written state never takes the place of a whole one."""
+        state = {
+            "what": json.dumps(self.what),
+            **{name: getattr(self, name) for name in ("step", "best", "seconds", "bf16", "average")},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": self.torch.get_rng_state(),
+            "random_cuda": self.torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        }
+        self.torch.save(state, self.out / f"{_STATE}.part")
+        (self.out / f"{_STATE}.part").replace(self.out / _STATE)
+
+    def _resume(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        if not (self.out / _STATE).is_file():
+            (self.out / _LOG).write_text("", encoding="utf-8")
+            return
+        torch = self.torch
+        state = torch.load(self.out / _STATE, weights_only=True, map_location=self.device)
+        before = json.loads(state["what"])
+        changed = [name for name in before if before[name] != self.what[name]]
+        if changed:
+            message = (
+                f"{self.out} holds a run with another {' and '.join(changed)} "
+                f"(it has {before[changed[0]]}, not {self.what[changed[0]]}): choose another folder, or remove it"
+            )
+            raise InputError(message)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.step, self.best = state["average"], state["step"], state["best"]
+        self.seconds, self.bf16 = state["seconds"], state["bf16"]
+        torch.set_rng_state(state["random"].cpu())
+        if self.device.type == "cuda" and state["random_cuda"]:
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["random_cuda"]])
+        rows = (self.out / _LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+        (self.out / _LOG).write_text("".join(rows[: self.step]), encoding="utf-8")
+
+
+def _model(base: Path, labels: Sequence[str] | None, dropout: float) -> tuple[Any, Labels]:
+    """A classifier as it is, or an encoder with a new head."""
+    transformers = require("transformers", "train")
+    config = read_json(base / "config.json")
+    classifier = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+    names = list(labels or COLUMNS)
+    head: dict[str, Any] = {}
+    if classifier:
+        resolved = Labels.resolve(config.get("id2label"), labels)
+    else:
+        resolved = Labels.of(names)
+        head = {"num_labels": len(names), "id2label": dict(enumerate(names))}
+        head["label2id"] = {name: n for n, name in enumerate(names)}
+    log = require("transformers.utils.logging", "train")
+    level = log.get_verbosity()
+    log.set_verbosity_error()  # that the head is new is no news here
+    try:
+        with no_progress_bars():
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                str(base),
+                local_files_only=True,
+                trust_remote_code=False,
+                attn_implementation="eager",  # trains faster than SDPA on CPUs
+                dtype=require("torch", "train").float32,
+                **head,
+            )
+    except (OSError, ValueError) as error:
+        message = f"{base} holds no encoder that can be trained ({error})"
+        raise InputError(message) from error
+    finally:
+        log.set_verbosity(level)
+    model.config.id2label = dict(enumerate(resolved.names))
+    model.config.label2id = {name: n for n, name in enumerate(resolved.names)}
+    _share_dropout(model, dropout)
+    return model, resolved
+
+
+def _share_dropout(model: Any, rate: float) -> None:  # noqa: ANN401
+    """Dropout with one mask for all tokens of a text (Gal and Ghahramani 2016), which costs next to nothing to draw.
+
+    None of the probabilities of attention, where it halves the speed.
+    """
+    torch = require("torch", "train")
+
+    class Shared(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, hidden: Any) -> Any:  # noqa: ANN401
+            if not self.training:
+                return hidden
+            shape = (len(hidden), *[1] * (hidden.ndim - 2), hidden.shape[-1])
+            return hidden * ((torch.rand(shape, device=hidden.device) >= rate) / (1 - rate)).to(hidden.dtype)
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Dropout):
+            if "self" in name.split("."):
+                module.p = 0.0
+            else:
+                model.set_submodule(name, Shared())
+
+
+def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
+    """Parameters by layer, each with its share of the rate; biases and norms do not decay."""
+    depth = model.config.num_hidden_layers
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        number = re.search(r"\blayers?\.(\d+)\.", name)
+        below = depth - 1 - int(number[1]) if number else depth if "embeddings" in name else 0
+        matrix = parameter.ndim > 1
+        decay = {"weight_decay": recipe.weight_decay if matrix else 0.0, "scale": recipe.layer_decay**below}
+        groups.setdefault((below, matrix), {"params": [], **decay})["params"].append(parameter)
+    return list(groups.values())
+
+
+def _bf16_is_faster(torch: Any, device: Any) -> bool:  # noqa: ANN401
+    """Measured on a product of the size that training makes: without hardware for it, bfloat16 is far slower."""
+    times = {}
+    for kind in (torch.float32, torch.bfloat16):
+        a, b = torch.ones((1024, 384), dtype=kind, device=device), torch.ones((384, 1536), dtype=kind, device=device)
+        (a @ b).sum().item()
+        started = time.perf_counter()
+        for _ in range(5):
+            (a @ b).sum().item()
+        times[kind] = time.perf_counter() - started
+    return times[torch.bfloat16] < times[torch.float32]
+
+
+def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) -> Manifest:
+    """Export the best, fit its temperature on the even rows of the dev sets, and write figures of the odd ones."""
+    folder = run.out / "bundle"
+    if folder.exists():
+        shutil.rmtree(folder)
+    card.setdefault("base", {"model": run.base.name, "licence": "not stated"})
+    sources = sorted({pair.source for pair in run.data.pairs})
+    card.setdefault("data", [{"name": source, "licence": "not stated"} for source in sources])
+    training: dict[str, Any] = {**asdict(run.recipe), "pairs": len(run.data.pairs), "left out": run.data.left_out}
+    training |= {"steps": run.steps, "minutes": round(run.seconds / 60, 1), "bf16": run.bf16}
+    manifest = export(run.out / _BEST, folder, card={"name": run.out.name, **card, "training": training})
+    if not dev:
+        return manifest
+    reranker = NLIReranker(OnnxEngine(folder), calibration=None)
+    logits = {
+        n: reranker.predict([(p.premise, p.hypothesis) for p in some], output="logits") for n, some in dev.items()
+    }
+    truth = {name: truths(some) for name, some in dev.items()}
+    even = np.concatenate([logits[name][::2] for name in dev]), np.concatenate([truth[name][::2] for name in dev])
+    temperature = fit_temperature(*even, run.labels)
+    scores = dict(card.get("scores", {}))
+    for name in dev:
+        whole = measure(probabilities(logits[name], run.labels, temperature), truth[name], resamples=0)
+        odd = measure(probabilities(logits[name][1::2], run.labels, temperature), truth[name][1::2], resamples=0)
+        scores |= {f"{name} accuracy": whole.accuracy, f"{name} ECE, half not fitted on": odd.ece}
+    manifest = replace(manifest, temperature=temperature, scores=scores)
+    manifest.write(folder)
+    return manifest
+
+
+def _require(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not max(above, -1e-9) < float(value) < below:  # type: ignore[arg-type]
+        message = f"{name}={value!r}: expected a number {'above' if above == 0 else 'from'} 0"
+        raise InputError(message + (f" and below {below:g}" if below < math.inf else ""))

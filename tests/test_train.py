@@ -1,0 +1,208 @@
+"""Training: a tiny model learns a tiny language, a stopped run goes on as if it had not, the card is complete."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from rerank_nli import InputError, LabelError, NLIReranker
+from rerank_nli.cli import main
+from rerank_nli.manifest import Manifest
+from rerank_nli.pairs import Pair
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+pytest.importorskip("sklearn")
+
+from rerank_nli.train import Recipe, train  # a test file of its own extra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# A language in which one word of the hypothesis decides: "cat" after "cat" follows, "fox" is open, "dog" is denied.
+WORDS = {"entailment": "cat", "neutral": "fox", "contradiction": "dog"}
+CARD = {"name": "tiny", "version": "1", "base": {"model": "random", "licence": "Apache-2.0"}}
+CARD |= {"data": [{"name": "cats, 600 pairs", "licence": "Apache-2.0"}]}
+RECIPE = Recipe(epochs=3, rate=2e-3, batch_tokens=256, average=0.9, seed=1)
+
+
+def _pairs(count: int, seed: int) -> list[Pair]:
+    rng = random.Random(seed)  # noqa: S311 - not for secrets
+    made = []
+    for _ in range(count):
+        label, word = rng.choice(list(WORDS.items()))
+        fill = [rng.choice(("quick", "brown", "lazy", "sun", "mat", "rain")) for _ in range(rng.randint(1, 6))]
+        made.append(Pair(f"a cat {' '.join(fill)}", f"it sees {word}", label, None, "cats"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def base(make_checkpoint: Callable[..., Path]) -> Path:
+    """An encoder without a head."""
+    return make_checkpoint("BertModel", initializer_range=0.05)
+
+
+@pytest.fixture(scope="module")
+def run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from pairs to bundle."""
+    out = tmp_path_factory.mktemp("run")
+    dev = {"held_out": _pairs(60, 2)}
+    assert train(_pairs(600, 1), out, base=base, dev=dev, recipe=RECIPE, card=CARD, every=20) is not None
+    return out
+
+
+def _losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_it_learns(run: Path) -> None:
+    """After seconds of training, pairs that it has not seen are decided as their language has it."""
+    probabilities = NLIReranker(run / "bundle").predict([(p.premise, p.hypothesis) for p in _pairs(60, 3)])
+    expected = [list(WORDS).index(str(p.label)) for p in _pairs(60, 3)]
+    assert (probabilities.argmax(axis=1) == expected).mean() > 0.95
+    losses = _losses(run)
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def test_the_card_is_complete(run: Path) -> None:
+    """The bundle says what it was made from, on what data, under which licences, how, and how good it is."""
+    manifest = Manifest.read(run / "bundle")
+    assert manifest is not None
+    assert (manifest.name, manifest.base, manifest.data) == ("tiny", CARD["base"], CARD["data"])
+    assert manifest.training["rate"] == RECIPE.rate
+    assert manifest.training["pairs"] == 600
+    assert manifest.training["steps"] == len(_losses(run))
+    assert manifest.temperature != 1
+    assert set(manifest.scores) == {"held_out accuracy", "held_out ECE, half not fitted on"}
+    card = (run / "bundle" / "README.md").read_text()
+    for said in ("cats, 600 pairs (Apache-2.0)", "random (Apache-2.0)", "rate: 0.002", "held_out acc", "Temperature"):
+        assert said in card
+
+
+def test_resuming_is_exact(run: Path, base: Path, tmp_path: Path) -> None:
+    """A run that stops twice has the loss curve, the weights and the bundle of one that does not."""
+    dev = {"held_out": _pairs(60, 2)}
+    settings: dict[str, Any] = {"base": base, "dev": dev, "recipe": RECIPE, "card": CARD, "every": 20}
+    assert train(_pairs(600, 1), tmp_path, **settings, stop_after=7) is None
+    assert not (tmp_path / "bundle").exists()
+    assert train(_pairs(600, 1), tmp_path, **settings, stop_after=20) is None
+    with (tmp_path / "log.jsonl").open("a") as log:  # steps after the last state, lost with the process
+        log.write('{"step": 27, "loss": 9, "pairs": 1}\n')
+    manifest = train(_pairs(600, 1), tmp_path, **settings)
+    assert _losses(tmp_path) == _losses(run)
+    assert manifest is not None
+    assert manifest.files == Manifest.read(run / "bundle").files  # type: ignore[union-attr]
+
+
+def test_other_settings_are_refused(run: Path, base: Path) -> None:
+    """A folder that holds a run does not take another."""
+    with pytest.raises(InputError, match="holds a run with another recipe"):
+        train(_pairs(600, 1), run, base=base, recipe=Recipe())
+    with pytest.raises(InputError, match=r"holds a run with another pairs \(it has 600, not 10\)"):
+        train(_pairs(10, 1), run, base=base, recipe=RECIPE)
+
+
+def test_not_entailment_leaves_the_rest_open(base: Path, tmp_path: Path) -> None:
+    """Trained on entailment and not_entailment alone, three labels still tell the two apart."""
+    pairs = [p if p.label == "entailment" else p._replace(label="not_entailment") for p in _pairs(600, 1)]
+    train(pairs, tmp_path, base=base, recipe=RECIPE)
+    entailment = NLIReranker(tmp_path / "bundle").predict([(p.premise, p.hypothesis) for p in _pairs(60, 3)])[:, 0]
+    truth = np.array([p.label == "entailment" for p in _pairs(60, 3)])
+    assert ((entailment > 0.5) == truth).mean() > 0.95
+
+
+def test_two_labels(base: Path, tmp_path: Path) -> None:
+    """A head of two labels learns from pairs of three: neutral and contradiction are its not_entailment."""
+    names = ["not_entailment", "entailment"]
+    manifest = train(_pairs(600, 1), tmp_path, base=base, recipe=RECIPE, labels=names, dev={"d": _pairs(60, 2)})
+    assert manifest is not None
+    assert manifest.labels == names
+    entailment = NLIReranker(tmp_path / "bundle").predict([(p.premise, p.hypothesis) for p in _pairs(60, 3)])[:, 0]
+    truth = np.array([p.label == "entailment" for p in _pairs(60, 3)])
+    assert ((entailment > 0.5) == truth).mean() > 0.95
+
+
+def test_a_teachers_probability_is_learned(base: Path, tmp_path: Path) -> None:
+    """Pairs with a probability in the place of a label are scored near it, and what is left is neutral."""
+    odds = {"cat": 0.9, "fox": 0.3, "dog": 0.05}
+    pairs = [p._replace(label=None, probability=odds[WORDS[str(p.label)]]) for p in _pairs(600, 1)]
+    train(pairs, tmp_path, base=base, recipe=RECIPE)
+    for word, wanted in odds.items():
+        row = NLIReranker(tmp_path / "bundle").predict([("a cat sun mat", f"it sees {word}")])[0]
+        assert row[0] == pytest.approx(wanted, abs=0.15)
+        assert row[1] > 3 * row[2]
+
+
+def test_a_classifier_keeps_its_head(run: Path, tmp_path: Path) -> None:
+    """Training goes on from a classifier, whose outputs keep their order and what they have learned."""
+    train(_pairs(64, 4), tmp_path, base=run / "checkpoint", recipe=Recipe(epochs=1, rate=1e-6))
+    probabilities = NLIReranker(tmp_path / "bundle").predict([(p.premise, p.hypothesis) for p in _pairs(60, 3)])
+    expected = [list(WORDS).index(str(p.label)) for p in _pairs(60, 3)]
+    assert (probabilities.argmax(axis=1) == expected).mean() > 0.95
+    with pytest.raises(LabelError, match="has 2 names, but the checkpoint has 3 outputs"):
+        train(_pairs(64, 4), tmp_path / "two", base=run / "checkpoint", labels=["entailment", "not_entailment"])
+
+
+def test_weights_of_sources_and_labels(base: Path, tmp_path: Path) -> None:
+    """A source of weight 0 is left out, one of weight 2 comes twice; a label of weight 0 costs nothing."""
+    pairs = [*_pairs(100, 1), *(p._replace(source="other") for p in _pairs(50, 2))]
+    recipe = Recipe(epochs=1, mix={"other": 2, "cats": 0}, class_weights=dict.fromkeys(WORDS, 0.0), smoothing=0)
+    train(pairs, tmp_path, base=base, recipe=recipe)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert sum(row["pairs"] for row in rows) == 100
+    assert all(row["loss"] == 0 for row in rows)
+
+
+def test_long_pairs_are_left_out(base: Path, tmp_path: Path) -> None:
+    """A pair over the longest length takes no part, is counted, and is never cut."""
+    long = Pair("a cat " * 60, "it sees cat", "entailment", None, "cats")
+    manifest = train([*_pairs(40, 1), long], tmp_path, base=base, recipe=Recipe(epochs=1, longest=64))
+    assert manifest is not None
+    assert (manifest.training["pairs"], manifest.training["left out"]) == (40, 1)
+    with pytest.raises(InputError, match="none of 1 pairs is at most 64 tokens long"):
+        train([long], tmp_path / "none", base=base, recipe=Recipe(longest=64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs=0: expected a number above 0"),
+        ({"rate": float("nan")}, "rate=nan"),
+        ({"dropout": 1}, "dropout=1: expected a number from 0 and below 1"),
+        ({"longest": 4}, "longest=4"),
+        ({"mix": {"snli": -1}}, "the weight of 'snli'=-1"),
+        ({"class_weights": {"maybe": 1}}, r"class_weights for \['maybe'\]"),
+    ],
+)
+def test_recipes_out_of_range(settings: dict[str, Any], message: str) -> None:
+    """A recipe that cannot work is refused before hours are spent on it."""
+    with pytest.raises(InputError, match=message):
+        Recipe(**settings)
+
+
+def test_the_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One command goes from data to bundle, and prints the card; another measures the bundle."""
+    for name, pairs in (("cats", _pairs(300, 1)), ("held_out", _pairs(60, 2))):
+        rows = ({"premise": p.premise, "hypothesis": p.hypothesis, "label": p.label} for p in pairs)
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "card.json").write_text(json.dumps(CARD))
+    data, dev, out = (str(tmp_path / name) for name in ("cats.jsonl", "held_out.jsonl", "run"))
+    options = ["--epochs", "2", "--rate", "2e-3", "--batch-tokens", "256", "--average", "0.9", "--mix", "cats=2"]
+    command = ["train", data, "-o", out, "--base", str(base), "--dev", dev, "--card", str(tmp_path / "card.json")]
+    assert main([*command, *options]) == 0
+    assert "# tiny 1" in capsys.readouterr().out
+    plot = tmp_path / "plot.svg"
+    assert main(["evaluate", f"{out}/bundle", "--data", dev, "--json", "--resamples", "50", "--plot", str(plot)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["set"] == "held_out"
+    assert result["accuracy"] > 0.95
+    assert plot.read_text(encoding="utf-8").startswith("<?xml")
+    assert main(["evaluate", f"{out}/bundle", "--data", dev, "--resamples", "0"]) == 0
+    assert "held_out" in capsys.readouterr().out
+    assert main([*command, "--mix", "cats"]) == 2
+    assert "expected NAME=WEIGHT" in capsys.readouterr().err
