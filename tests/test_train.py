@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A language in which one word of the hypothesis decides: "cat" after "cat" follows, "fox" is open, "dog" is denied.
 WORDS = {"entailment": "cat", "neutral": "fox", "contradiction": "dog"}
-CARD = {"name": "tiny", "version": "1", "base": {"model": "random", "licence": "Apache-2.0"}}
+CARD: dict[str, Any] = {"name": "tiny", "version": "1", "base": {"model": "random", "licence": "Apache-2.0"}}
 CARD |= {"data": [{"name": "cats, 600 pairs", "licence": "Apache-2.0"}]}
 RECIPE = Recipe(epochs=3, rate=2e-3, batch_tokens=256, average=0.9, seed=1)
 
