@@ -78,7 +78,7 @@ def main() -> None:
         installed = sum(file.stat().st_size for file in ours) / 1e6
         print(f"{wheel.name}: {size:.1f} MB; installed with its dependencies: {installed:.0f} MB")
         adapters = [build(ROOT / "integrations" / name, folder) for name in ADAPTERS]
-        run(*install, "--no-compile", "--constraint", ROOT / "constraints-dev.txt", *adapters)
+        run(*install, "--constraint", ROOT / "constraints-dev.txt", *adapters)
         for module in ADAPTERS.values():
             run(python, "-I", "-c", shown(module) + LIGHT)
         print(*(adapter.name for adapter in adapters), sep="\n")
