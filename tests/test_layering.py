@@ -93,9 +93,9 @@ def test_exported_names_are_documented(name: str) -> None:
     assert [k for k, method in methods.items() if not method.__doc__] == []
 
 
-@pytest.mark.parametrize("module", sorted({*MODULES, "__init__"} - {"cli"}))
+@pytest.mark.parametrize("module", sorted({*MODULES, "__init__"} - {"cli", "cli_models"}))
 def test_only_the_command_line_prints(module: str) -> None:
-    """No file but cli.py calls print."""
+    """No file but those of the command line calls print."""
     calls = (node.func for node in ast.walk(_tree(module)) if isinstance(node, ast.Call))
     assert [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"] == []
 
