@@ -18,7 +18,7 @@ from rerank_nli.quantize import store_int8
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["export"]
+__all__ = ["check_card", "export"]
 
 _OPSET = 20  # the first with Gelu as one operator
 _CARD = ("name", "version", "base", "data", "training", "scores", "window", "temperature")
@@ -51,10 +51,7 @@ def export(
     if out.exists():
         message = f"{out} exists: choose another folder, or remove it first"
         raise InputError(message)
-    unknown = sorted(set(card or {}) - set(_CARD))
-    if unknown:
-        message = f"unknown entries in the card: {unknown}; expected some of {list(_CARD)}"
-        raise InputError(message)
+    check_card(card or {})
     model = _read_checkpoint(folder)
     resolved = Labels.resolve(model.config.id2label, labels)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,6 +73,18 @@ def export(
         manifest.write(bundle)
         bundle.rename(out)
     return manifest
+
+
+def check_card(card: Mapping[str, Any]) -> None:
+    """Refuse a card with an entry that a manifest has not.
+
+    Raises:
+        InputError: it has one.
+    """
+    unknown = sorted(set(card) - set(_CARD))
+    if unknown:
+        message = f"unknown entries in the card: {unknown}; expected some of {list(_CARD)}"
+        raise InputError(message)
 
 
 def _read_checkpoint(folder: Path) -> Any:  # noqa: ANN401 - torch is optional, so its types cannot be named here

@@ -19,7 +19,7 @@ from rerank_nli.engines import OnnxEngine
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_temperature, measure, truths
 from rerank_nli.examples import WIDTHS, Examples, loss
-from rerank_nli.export import export
+from rerank_nli.export import check_card, export
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, Labels
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scores import probabilities
@@ -129,10 +129,16 @@ def train(
         The bundle's manifest, or None where steps are left.
 
     Raises:
-        InputError: no pairs that fit, or `out` holds a run with another recipe or other data.
+        InputError: no pairs that fit, dev sets without labels, a card with other entries, or `out` holds a run with
+            another recipe or other data.
         LabelError: the outputs cannot be told apart.
         ModelNotFoundError: no such base.
     """
+    for module in ("onnx", "onnxscript", "sklearn"):  # what is needed at the end is asked for at the start
+        require(module, "train")
+    check_card(card or {})
+    for some in (dev or {}).values():
+        truths(some)
     out = Path(out)
     run = _Run(pairs, out, locate(base, None), dict(dev or {}), recipe or Recipe(), labels, device, bf16=bf16)
     run.go_on(counted("every", every), stop_after)

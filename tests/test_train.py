@@ -107,6 +107,16 @@ def test_other_settings_are_refused(run: Path, base: Path) -> None:
         train(_pairs(10, 1), run, base=base, recipe=RECIPE)
 
 
+def test_what_the_end_needs_is_checked_at_the_start(base: Path, tmp_path: Path) -> None:
+    """A card that no manifest takes, and a dev set without labels, are refused before the first step."""
+    with pytest.raises(InputError, match=r"unknown entries in the card: \['licence'\]"):
+        train(_pairs(10, 1), tmp_path / "out", base=base, card={"licence": "Apache-2.0"})
+    unlabelled = [pair._replace(label=None, probability=0.5) for pair in _pairs(10, 1)]
+    with pytest.raises(InputError, match="pair 0 has no label"):
+        train(_pairs(10, 1), tmp_path / "out", base=base, dev={"d": unlabelled})
+    assert not (tmp_path / "out").exists()
+
+
 def test_not_entailment_leaves_the_rest_open(base: Path, tmp_path: Path) -> None:
     """Trained on entailment and not_entailment alone, three labels still tell the two apart."""
     pairs = [p if p.label == "entailment" else p._replace(label="not_entailment") for p in _pairs(600, 1)]
