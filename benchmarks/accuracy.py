@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from rerank_nli import NLIReranker, load
-from rerank_nli.evaluate import fit_temperature, measure, truths
+from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.pairs import read_pairs
 from rerank_nli.scores import probabilities
 
@@ -39,8 +39,7 @@ def nli(reranker: NLIReranker, data: Path) -> tuple[float, dict[str, Any]]:
     for name in SETS:
         pairs = read_pairs(data / f"nli/{name}.jsonl.gz")
         logits[name], truth[name] = predict(reranker, pairs, "logits"), truths(pairs)
-    even = [np.concatenate([values[name][::2] for name in SETS]) for values in (logits, truth)]
-    temperature = fit_temperature(even[0], even[1], labels)
+    temperature = fit_on_even_rows(logits, truth, labels)
     found = {}
     for name in SETS:
         whole = measure(probabilities(logits[name], labels, temperature), truth[name], RESAMPLES)

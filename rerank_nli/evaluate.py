@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     IntArray = NDArray[np.int64]
 
-__all__ = ["Evaluation", "ece", "evaluate", "fit_temperature", "measure", "plot", "truths"]
+__all__ = ["Evaluation", "ece", "evaluate", "fit_on_even_rows", "fit_temperature", "measure", "plot", "truths"]
 
 _NAMES = (*COLUMNS, NOT_ENTAILMENT)
 _NOT_ENTAILMENT = len(COLUMNS)
@@ -162,6 +162,18 @@ def fit_temperature(logits: FloatArray, truth: IntArray, labels: Labels) -> floa
         return float(-np.log(np.maximum(likelihood, 1e-12)).mean())
 
     return round(float(scipy.minimize_scalar(loss, bounds=(0.2, 5), method="bounded").x), 3)
+
+
+def fit_on_even_rows(logits: Mapping[str, FloatArray], truth: Mapping[str, IntArray], labels: Labels) -> float:
+    """One temperature for several sets; their odd rows stay for measuring it.
+
+    Args:
+        logits: of each set, as `fit_temperature` takes them.
+        truth: of the same sets.
+        labels: of the model's outputs.
+    """
+    even = [np.concatenate([values[name][::2] for name in logits]) for values in (logits, truth)]
+    return fit_temperature(even[0], even[1], labels)
 
 
 def plot(evaluations: Mapping[str, Evaluation], path: str | os.PathLike[str]) -> None:

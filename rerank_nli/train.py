@@ -17,7 +17,7 @@ import numpy as np
 from rerank_nli.checkpoints import locate, max_length, no_progress_bars, read_json, read_tokenizer
 from rerank_nli.engines import OnnxEngine
 from rerank_nli.errors import InputError, counted, require
-from rerank_nli.evaluate import fit_temperature, measure, truths
+from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Examples, loss
 from rerank_nli.export import check_card, export
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, Labels
@@ -177,7 +177,8 @@ class _Run:
             message = f"none of {len(pairs)} pairs is at most {longest} tokens long: raise longest"
             raise InputError(message)
         self.dev = {name: Examples(some, self.tokenizer, self.labels, WIDTHS[-1]) for name, some in dev.items()}
-        self.weights = np.array([recipe.class_weights.get(pair.label or "", 1.0) for pair in self.data.pairs])
+        weights = [recipe.class_weights.get(pair.label or "", 1.0) for pair in self.data.pairs]
+        self.weights = np.array(weights, dtype=np.float32)
         self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         whole = [self._epoch(n) for n in range(math.ceil(recipe.epochs))]
@@ -211,7 +212,6 @@ class _Run:
                     row["dev"] = self._look()
                 log.write(json.dumps(row) + "\n")
                 if "dev" in row or self.step == last:
-                    log.flush()
                     self._save()
                 bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / (time.monotonic() - started)))
                 bar.update()
@@ -224,7 +224,7 @@ class _Run:
             group["lr"] = recipe.rate * group["scale"] * min(rising, (1 - share) / (1 - recipe.warmup))
         right, odds, weights = (
             torch.from_numpy(np.asarray(values[batch.rows])).to(self.device)
-            for values in (self.data.right, self.data.odds, self.weights.astype(np.float32))
+            for values in (self.data.right, self.data.odds, self.weights)
         )
         logits = self._logits(self.data, batch)
         value = (weights * loss(torch, logits, right, odds, self.labels.columns[0], recipe.smoothing)).mean()
@@ -324,8 +324,7 @@ def _model(base: Path, labels: Sequence[str] | None, dropout: float) -> tuple[An
         resolved = Labels.resolve(config.get("id2label"), labels)
     else:
         resolved = Labels.of(names)
-        head = {"num_labels": len(names), "id2label": dict(enumerate(names))}
-        head["label2id"] = {name: n for n, name in enumerate(names)}
+        head = {"num_labels": len(names)}
     log = require("transformers.utils.logging", "train")
     level = log.get_verbosity()
     log.set_verbosity_error()  # that the head is new is no news here
@@ -416,8 +415,7 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
         n: reranker.predict([(p.premise, p.hypothesis) for p in some], output="logits") for n, some in dev.items()
     }
     truth = {name: truths(some) for name, some in dev.items()}
-    even = np.concatenate([logits[name][::2] for name in dev]), np.concatenate([truth[name][::2] for name in dev])
-    temperature = fit_temperature(*even, run.labels)
+    temperature = fit_on_even_rows(logits, truth, run.labels)
     scores = dict(card.get("scores", {}))
     for name in dev:
         whole = measure(probabilities(logits[name], run.labels, temperature), truth[name], resamples=0)

@@ -24,13 +24,17 @@ import random
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
 import torch
 from prove_apart import kept_apart, texts
+from prove_apart import rows as read
 from sentence_transformers import SentenceTransformer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Pair = dict[str, Any]
 
@@ -44,11 +48,6 @@ LONGEST_SENTENCE = 300  # characters
 NUMBER = r"\b\d[\d,.]*\d\b|\b\d\b"
 NAME = r"(?<=[a-z,] )(?:[A-Z][a-z]+ ?)+\b"
 VERB = r"\b(is|was|were|are|has been|can|will|could|should)\b(?! not|n't)"
-
-
-def read(path: Path) -> list[Pair]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def resemblance(cosine: float) -> float:
@@ -230,7 +229,7 @@ def main() -> None:
     rng = random.Random(options.seed)  # noqa: S311 - not for secrets
     apart = kept_apart(options.data)
 
-    def unseen(rows: list[Pair]) -> list[Pair]:
+    def unseen(rows: Iterable[Pair]) -> list[Pair]:
         return [row for row in rows if not any(apart.found(text) for text in texts(row))]
 
     rows = unseen(read(options.data / "nli/train.jsonl.gz"))
