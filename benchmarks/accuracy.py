@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evidence import cosine, rows
+from evidence import RESAMPLES, cosine, interval, ranked, rows
+from ir_measures import RR
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).parent / "results" / "accuracy.json"
 SETS = ("mnli_dev_matched", "snli_dev", "qnli_dev")
-RESAMPLES = 1000
 Array = NDArray[Any]
 
 
@@ -65,7 +66,9 @@ def further(reranker: NLIReranker, data: Path) -> dict[str, Any]:
     health = read_pairs(data / "nli/healthver_dev.jsonl.gz")
     figures = measure(predict(reranker, health), truths(health), RESAMPLES)
     return {
-        "fever_symmetric_dev accuracy, entailment against contradiction": resampled(np.mean, right.astype(float)),
+        "fever_symmetric_dev accuracy, entailment against contradiction": interval(
+            lambda chosen: right[chosen].mean(), len(right)
+        ),
         "healthver_dev accuracy": [figures.accuracy, *figures.intervals["accuracy"]],
         "healthver_dev AUROC, support against the rest": [figures.auroc, *figures.intervals["auroc"]],
     }
@@ -75,18 +78,11 @@ def answers(reranker: NLIReranker, data: Path, encode: Callable[[list[str]], Arr
     """MRR of the first answering sentence of WikiQA's questions that have one."""
     questions = [row for row in rows(data / "qa/wikiqa_dev.jsonl.gz") if any(row["labels"])]
     queries, passages = [row["query"] for row in questions], [row["passages"] for row in questions]
-    near = cosines(encode, queries, passages)
-    orders = {
-        "wikiqa_dev MRR": [[p.index for p in ranking] for ranking in reranker.rank_many(queries, passages)],
-        "cosine": [np.argsort(-cosine_, kind="stable").tolist() for cosine_ in near],
-    }
-    return {
-        name: resampled(
-            np.mean,
-            np.array([reciprocal_rank(order, row["labels"]) for order, row in zip(some, questions, strict=True)]),
-        )
-        for name, some in orders.items()
-    }
+    ours = [[p.score for p in sorted(r, key=attrgetter("index"))] for r in reranker.rank_many(queries, passages)]
+    orders = {"wikiqa_dev MRR": [np.array(scores) for scores in ours], "cosine": cosines(encode, queries, passages)}
+    numbers = [list(range(len(some))) for some in passages]
+    relevant = [{n for n, label in enumerate(row["labels"]) if label} for row in questions]
+    return {name: ranked([RR], scores, numbers, relevant)["RR"] for name, scores in orders.items()}
 
 
 def evidence(reranker: NLIReranker, data: Path, encode: Callable[[list[str]], Array]) -> dict[str, Any]:
@@ -115,17 +111,6 @@ def cosines(encode: Callable[[list[str]], Array], queries: list[str], lists: lis
     return [some @ query for query, some in zip(encode(queries), vectors, strict=True)]
 
 
-def reciprocal_rank(order: Sequence[int], labels: Sequence[int]) -> float:
-    return 1 / next(place for place, index in enumerate(order, 1) if labels[index])
-
-
-def resampled(statistic: Callable[[Array], Any], values: Array) -> list[float]:
-    """[figure, low, high] by the percentile bootstrap."""
-    rng = np.random.default_rng(0)
-    drawn = [statistic(values[rng.integers(len(values), size=len(values))]) for _ in range(RESAMPLES)]
-    return [round(float(x), 4) for x in (statistic(values), *np.percentile(drawn, (2.5, 97.5)))]
-
-
 def auroc(scores: Array, truth: Array, groups: Array) -> list[float]:
     places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
 
@@ -133,7 +118,7 @@ def auroc(scores: Array, truth: Array, groups: Array) -> list[float]:
         taken = np.concatenate([places[i] for i in chosen])
         return float(roc_auc_score(truth[taken], scores[taken]))
 
-    return resampled(statistic, np.arange(len(places)))
+    return interval(statistic, len(places))
 
 
 def main() -> None:

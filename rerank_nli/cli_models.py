@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_nli.engines import BUNDLED, ENGINES, OnnxEngine, TorchEngine, load
 from rerank_nli.errors import InputError, MissingExtraError, require
+from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 
 if TYPE_CHECKING:
@@ -75,8 +76,6 @@ def load_model(options: argparse.Namespace) -> Engine:
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
-    from rerank_nli.train import Recipe
-
     command.add_argument("data", nargs="+", help=f"{_DATA}")
     command.add_argument("-o", "--out", type=Path, required=True, help="folder of the run; the same command goes on")
     command.add_argument("--base", required=True, help="folder or Hub id of an encoder or a classifier")
@@ -119,7 +118,7 @@ def _add_export(command: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     from rerank_nli.pairs import read_pairs
-    from rerank_nli.train import Recipe, train
+    from rerank_nli.train import train
 
     weights = {name: _weights(name, getattr(options, name)) for name in ("mix", "class_weights")}
     settings = {field.name: getattr(options, field.name) for field in fields(Recipe)}

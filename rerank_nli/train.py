@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Examples, loss
 from rerank_nli.export import check_card, export
-from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, Labels
+from rerank_nli.labels import COLUMNS, Labels
+from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scores import probabilities
 
@@ -32,66 +33,9 @@ if TYPE_CHECKING:
     from rerank_nli.manifest import Manifest
     from rerank_nli.pairs import Pair
 
-__all__ = ["Recipe", "train"]
+__all__ = ["train"]
 
 _STATE, _LOG, _BEST = "state.pt", "log.jsonl", "checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train; the defaults are those of the bundled model.
-
-    Attributes:
-        epochs: passes over the pairs; the last may be a part of one.
-        rate: highest learning rate, that of the head; it rises over the first `warmup` share of steps, then falls
-            in a straight line.
-        layer_decay: what the rate is multiplied by from each layer to the one below it.
-        batch_tokens: in a batch, padding included.
-        longest: most tokens of a pair; longer ones are left out, never cut.
-        dropout: everywhere but among the probabilities of attention, with one mask for all tokens of a text.
-        smoothing: share of the loss that asks for all outputs alike.
-        average: weight that the running average of the weights keeps at each step; the average is what is measured
-            and kept.
-        warmup, weight_decay: as usual.
-        mix: {source: weight}; at 1.5 each of its pairs comes once an epoch and half of them once more.
-        class_weights: {label: weight} of the loss.
-        seed: of the order, the head and the dropout.
-    """
-
-    epochs: float = 4.0
-    rate: float = 1e-4
-    layer_decay: float = 0.9
-    batch_tokens: int = 4096
-    longest: int = 160
-    dropout: float = 0.1
-    smoothing: float = 0.05
-    average: float = 0.999
-    warmup: float = 0.06
-    weight_decay: float = 0.01
-    mix: dict[str, float] = field(default_factory=dict)
-    class_weights: dict[str, float] = field(default_factory=dict)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what would only show after hours.
-
-        Raises:
-            InputError: a number out of its range, or a weight for a label that does not exist.
-        """
-        counted("batch_tokens", self.batch_tokens)
-        counted("longest", self.longest, least=WIDTHS[0], most=WIDTHS[-1])
-        counted("seed", self.seed, least=0)
-        for name in ("epochs", "rate", "layer_decay"):
-            _require(name, getattr(self, name), above=0)
-        for name in ("dropout", "smoothing", "average", "warmup", "weight_decay"):
-            _require(name, getattr(self, name), below=1)
-        for weights in (self.mix, self.class_weights):
-            for name, weight in weights.items():
-                _require(f"the weight of {name!r}", weight)
-        unknown = set(self.class_weights) - {*COLUMNS, NOT_ENTAILMENT}
-        if unknown:
-            message = f"class_weights for {sorted(unknown)}: expected some of {[*COLUMNS, NOT_ENTAILMENT]}"
-            raise InputError(message)
 
 
 def train(
@@ -424,10 +368,3 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
     manifest = replace(manifest, temperature=temperature, scores=scores)
     manifest.write(folder)
     return manifest
-
-
-def _require(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not max(above, -1e-9) < float(value) < below:  # type: ignore[arg-type]
-        message = f"{name}={value!r}: expected a number {'above' if above == 0 else 'from'} 0"
-        raise InputError(message + (f" and below {below:g}" if below < math.inf else ""))

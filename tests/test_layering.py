@@ -29,7 +29,7 @@ ORDER = (
     *("inputs", "ranking", "grounding", "zeroshot"),
     "reranker",
     *("pairs", "evaluate"),
-    *("examples", "train", "tune", "demo", "server"),
+    *("examples", "recipe", "train", "tune", "demo", "server"),
     *("cli_models", "cli"),
 )
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

@@ -18,7 +18,8 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("sklearn")
 
-from rerank_nli.train import Recipe, train  # a test file of its own extra
+from rerank_nli.recipe import Recipe
+from rerank_nli.train import train  # a test file of its own extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
