@@ -1,7 +1,7 @@
 """Rank and filter passages by whether they entail the query."""
 
 from rerank_nli.calibration import Calibration
-from rerank_nli.engines import Engine, FunctionEngine, OnnxEngine, TorchEngine, load
+from rerank_nli.engines import Engine, FunctionEngine
 from rerank_nli.errors import (
     CalibrationError,
     DamagedModelError,
@@ -14,7 +14,10 @@ from rerank_nli.errors import (
     RerankNLIError,
 )
 from rerank_nli.labels import Labels
+from rerank_nli.loading import load
+from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.reranker import NLIReranker
+from rerank_nli.torch_engine import TorchEngine
 from rerank_nli.types import (
     Filtered,
     Grounding,

@@ -10,10 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.engines import BUNDLED, ENGINES, OnnxEngine, TorchEngine, load
 from rerank_nli.errors import InputError, MissingExtraError, require
+from rerank_nli.loading import ENGINES, load
+from rerank_nli.onnx_engine import BUNDLED, OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
+from rerank_nli.torch_engine import TorchEngine
 
 if TYPE_CHECKING:
     import argparse

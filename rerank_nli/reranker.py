@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numpy as np
 
 from rerank_nli import grounding, inputs
-from rerank_nli.engines import load
 from rerank_nli.errors import InputError, InputTypeError, one_of, require
 from rerank_nli.labels import COLUMNS
+from rerank_nli.loading import load
 from rerank_nli.ranking import KEEPS, divide, named, order
 from rerank_nli.scorer import Scorer
 from rerank_nli.scores import ALPHA, KINDS, NORMALIZATIONS, check_threshold

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerank_nli.checkpoints import locate, max_length, no_progress_bars, read_json, read_tokenizer
-from rerank_nli.engines import OnnxEngine
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Examples, loss
 from rerank_nli.export import check_card, export
 from rerank_nli.labels import COLUMNS, Labels
+from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scores import probabilities

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
-import torch
 from prove_apart import kept_apart, texts
 from prove_apart import rows as read
 from sentence_transformers import SentenceTransformer
@@ -75,8 +74,7 @@ class Pool:
         return np.stack([vectors[t] if t in vectors else self.vectors[self.places[t]] for t in texts])
 
     def _encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=True)
+        return self.model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=True)
 
     def like(self, texts: list[str]) -> list[list[tuple[str, float]]]:
         """The pool's nearest to each text, with their cosines, without the text itself and what says the same."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rerank_nli import FunctionEngine
 from rerank_nli.batches import PairTemplate, in_batches
-from rerank_nli.engines import BUNDLED
+from rerank_nli.onnx_engine import BUNDLED
 from rerank_nli.windows import Tokens
 
 if TYPE_CHECKING:

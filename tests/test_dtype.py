@@ -25,8 +25,8 @@ from rerank_nli import (
     TorchEngine,
     load,
 )
-from rerank_nli.engines import BUNDLED
 from rerank_nli.manifest import sha256
+from rerank_nli.onnx_engine import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

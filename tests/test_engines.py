@@ -32,8 +32,8 @@ from rerank_nli import (
     load,
 )
 from rerank_nli.checkpoints import max_length, read_json
-from rerank_nli.engines import BUNDLED
 from rerank_nli.manifest import sha256
+from rerank_nli.onnx_engine import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

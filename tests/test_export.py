@@ -15,9 +15,9 @@ from texts import CARD, batch_logits
 
 import rerank_nli
 from rerank_nli import DamagedModelError, InputError, LabelError, ModelNotFoundError, OnnxEngine
-from rerank_nli.engines import BUNDLED
 from rerank_nli.export import export
 from rerank_nli.manifest import Manifest, sha256
+from rerank_nli.onnx_engine import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

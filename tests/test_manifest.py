@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rerank_nli import DamagedModelError, InputError
-from rerank_nli.engines import BUNDLED
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256
+from rerank_nli.onnx_engine import BUNDLED
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from texts import batch_logits, mixed_pairs
 
 from rerank_nli import OnnxEngine
-from rerank_nli.engines import BUNDLED
 from rerank_nli.export import export
+from rerank_nli.onnx_engine import BUNDLED
 from rerank_nli.quantize import _rounded, store_int8
 from rerank_nli.scores import probabilities
 

@@ -30,7 +30,7 @@ from rerank_nli import (
     QueryTooLongError,
     load,
 )
-from rerank_nli.engines import BUNDLED
+from rerank_nli.onnx_engine import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
