@@ -22,7 +22,7 @@ ADAPTERS := haystack langchain llama_index
 # torch first and alone, at the pinned version: a CPU build is taken where one is at hand
 .venv/dev.done: .venv/demo.done constraints-dev.txt requirements-dev.txt $(ADAPTERS:%=integrations/%/pyproject.toml)
 	$(PIP) --constraint constraints-dev.txt torch
-	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,torch,train]' --requirement requirements-dev.txt
+	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,lang,openvino,torch,train]' --requirement requirements-dev.txt
 	@echo dev > $@
 
 demo: .venv/demo.done
@@ -66,6 +66,9 @@ figures: .venv/dev.done
 	$(BIN)/python benchmarks/windows.py --data $(DIR)
 	$(BIN)/python benchmarks/retriever.py --data $(DIR)
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/zeroshot.py --data $(DIR)
+	$(BIN)/python benchmarks/languages.py --data $(DIR)
+	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/evidence.py --data $(DIR)
 
 # which form of the weights; of a checkpoint in fp32

@@ -9,10 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
     from rerank_nli.scores import FloatArray
     from rerank_nli.windows import IntArray, Tokens
+
+    _Parts = list[tuple[IntArray, IntArray]]
 
 __all__ = ["PairTemplate", "in_batches"]
 
@@ -27,25 +29,14 @@ class PairTemplate:
     """
 
     def __init__(self, tokenizer: Tokenizer, pad_id: int, max_length: int) -> None:
-        probe = tokenizer.encode("a", "b")
-        sides = probe.sequence_ids
-        first, second = sides.index(0), sides.index(1)
-        last = len(sides) - sides[::-1].index(1)
-        after_first = second - sides[:second][::-1].index(0)
         self._pad_id, self._max_length = pad_id, max_length
-        self._before, self._between, self._after = probe.ids[:first], probe.ids[after_first:second], probe.ids[last:]
-        self._types = (
-            probe.type_ids[:first],
-            probe.type_ids[first],
-            probe.type_ids[after_first:second],
-            probe.type_ids[second],
-            probe.type_ids[last:],
-        )
+        self._pair = _parts(tokenizer.encode("a", "b"))
+        self._alone = _parts(tokenizer.encode("a"))
 
     @property
     def special(self) -> int:
-        """How many special tokens a pair has."""
-        return len(self._before) + len(self._between) + len(self._after)
+        """How many special tokens a pair has; a text that stands alone has no more."""
+        return sum(len(ids) for ids, _ in self._pair)
 
     def arrays(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> dict[str, IntArray]:
         """Model inputs of a batch, padded on the right.
@@ -57,18 +48,38 @@ class PairTemplate:
             int64 arrays (m, S) input_ids, attention_mask and token_type_ids, S a multiple of 8 up to the longest
             length that the model takes.
         """
-        longest = max(self.special + len(a) + len(b) for a, b in pairs)
+        return self._arrays(self._pair, pairs)
+
+    def lone_arrays(self, texts: Sequence[Tokens]) -> dict[str, IntArray]:
+        """`arrays` for m texts that each stand alone."""
+        return self._arrays(self._alone, [(text,) for text in texts])
+
+    def _arrays(self, parts: _Parts, rows: Sequence[tuple[Tokens, ...]]) -> dict[str, IntArray]:
+        longest = max(sum(len(ids) for ids, _ in parts) + sum(map(len, texts)) for texts in rows)
         width = max(longest, min(_rounded(longest), self._max_length))
-        ids = np.full((len(pairs), width), self._pad_id, dtype=np.int64)  # (m, S)
+        ids = np.full((len(rows), width), self._pad_id, dtype=np.int64)  # (m, S)
         mask = np.zeros_like(ids)
         types = np.zeros_like(ids)
-        before, first, between, second, after = self._types
-        for row, (a, b) in enumerate(pairs):
-            joined = np.concatenate([self._before, a.ids, self._between, b.ids, self._after])
+        special, kinds = [part for part, _ in parts], [kind for _, kind in parts]
+        for row, texts in enumerate(rows):
+            special[1::2] = [text.ids for text in texts]
+            joined = np.concatenate(special)
+            kinds[1::2] = [np.repeat(kind, len(text)) for (_, kind), text in zip(parts[1::2], texts, strict=True)]
             ids[row, : len(joined)] = joined
             mask[row, : len(joined)] = 1
-            types[row, : len(joined)] = [*before, *[first] * len(a), *between, *[second] * len(b), *after]
+            types[row, : len(joined)] = np.concatenate(kinds)
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+
+
+def _parts(probe: Encoding) -> _Parts:
+    """Special tokens, a text, special tokens …: ids and types of the special ones, and the type of each text alone."""
+    ids, types = np.array(probe.ids, dtype=np.int64), np.array(probe.type_ids, dtype=np.int64)
+    sides, start, parts = probe.sequence_ids, 0, []
+    for side in range(probe.n_sequences):
+        first = sides.index(side)
+        parts += [(ids[start:first], types[start:first]), (ids[:0], types[first : first + 1])]
+        start = first + sides.count(side)
+    return [*parts, (ids[start:], types[start:])]
 
 
 def _rounded(length: int) -> int:

@@ -1,16 +1,17 @@
-"""Where a checkpoint's files are and how they are read: a folder, the Hub's cache, or the user's own cache."""
+"""How a checkpoint's files are read: config, tokenizer, weights; and what is made of them in the user's cache."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import os
+import pickle
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, require
+from rerank_nli.files import WEIGHTS, find
 from rerank_nli.manifest import sha256
 
 if TYPE_CHECKING:
@@ -19,76 +20,29 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 __all__ = [
-    "INT8",
-    "ONNX",
-    "WEIGHTS",
     "cached",
     "convert_tokenizer",
-    "find",
-    "locate",
     "max_length",
     "no_progress_bars",
+    "read_classifier",
+    "read_config",
     "read_json",
     "read_tokenizer",
     "require_classifier",
+    "require_model_file",
     "shards",
 ]
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-ONNX = ("model.onnx", "onnx/model.onnx")
-INT8 = "model_int8.onnx"
+_MEND = "use an NLI checkpoint, with outputs for entailment, neutral and contradiction, or entailment and its absence"
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_AFTER_PADDING = (  # architectures that count positions from the one after padding
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "xmod"),
+    *("longformer", "mpnet"),
+)
+_SHOWN = 4  # names in a message
+_SOURCES = ("vocab.txt", "spm.model", "sentencepiece.bpe.model", "vocab.json", "tokenizer.model", "spiece.model")
+_PADDING = ("[PAD]", "<pad>")
 _UNSTATED = 10**9  # transformers writes 10**30 where a tokenizer has no longest length
-
-
-def locate(model: str | os.PathLike[str], revision: str | None) -> Path:
-    """The folder or file of a model; a Hub id is fetched, or found in the Hub's cache.
-
-    Raises:
-        ModelNotFoundError: there is none.
-        InputError: a revision of something that is not on the Hub.
-    """
-    path = Path(model).expanduser()
-    if path.exists():
-        if revision is not None:
-            message = f"revision={revision!r} is for a model on the Hub, and {path} is a folder here: leave it out"
-            raise InputError(message)
-        return path
-    if (
-        not isinstance(model, str)
-        or model.startswith((".", "/", "~", "\\"))
-        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)
-    ):
-        message = f"no such folder: {path}"
-        raise ModelNotFoundError(message)
-    import huggingface_hub
-
-    fetch = functools.partial(huggingface_hub.snapshot_download, model, revision=revision, tqdm_class=_no_bar())
-    wanted = ["*.json", "*.txt", "*.model", INT8, *ONNX, "*.onnx_data", "*.safetensors"]
-    try:
-        folder = Path(fetch(allow_patterns=wanted))
-        if not any((folder / name).is_file() for name in (*ONNX, *WEIGHTS)):
-            fetch(allow_patterns=["pytorch_model*.bin"])
-    except Exception as error:
-        with contextlib.suppress(Exception):  # a commit is asked for at the Hub even if the cache has it
-            return Path(fetch(allow_patterns=wanted, local_files_only=True))
-        cache = huggingface_hub.constants.HF_HUB_CACHE
-        message = f"{model!r} is no folder here and was not found on the Hub or in its cache, {cache} ({error})"
-        raise ModelNotFoundError(message.replace("\n", " ")) from error
-    return folder
-
-
-def find(folder: Path, names: Sequence[str]) -> Path:
-    """The first of these files that the folder has.
-
-    Raises:
-        ModelNotFoundError: it has none; the message says what it has.
-    """
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else "not a folder"
-    message = f"{folder} has none of {', '.join(names)} (it has: {there})"
-    raise ModelNotFoundError(message)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -112,11 +66,24 @@ def max_length(folder: Path, config: Mapping[str, Any]) -> int:
     """Most tokens of a pair that a checkpoint takes, by its config and tokenizer_config.json; 512 if neither says."""
     tokenizer = read_json(folder / "tokenizer_config.json").get("model_max_length")
     tokenizer = tokenizer if isinstance(tokenizer, int | float) and tokenizer < _UNSTATED else None
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions and config.get("model_type") in _AFTER_PADDING:
         padding = config.get("pad_token_id")
-        positions -= (1 if padding is None else padding) + 1  # these count positions from the one after padding
-    return min((int(length) for length in (tokenizer, positions) if length), default=512)
+        positions -= (1 if padding is None else padding) + 1
+    return min((int(length) for length in (tokenizer, positions) if length and length > 0), default=512)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json that a folder of weights must have.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        DamagedModelError: it cannot be read.
+    """
+    if not (folder / "config.json").is_file():
+        message = f"{folder} is not a checkpoint folder: it has no config.json"
+        raise ModelNotFoundError(message)
+    return read_json(folder / "config.json")
 
 
 def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
@@ -127,8 +94,82 @@ def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
     """
     architectures = config.get("architectures")
     if architectures and not any(name.endswith("ForSequenceClassification") for name in architectures):
-        message = f"{folder} holds {architectures}, not a sequence classifier: use an NLI checkpoint"
+        message = f"{folder} holds {architectures}, not a sequence classifier: {_MEND}"
         raise InputError(message)
+
+
+def require_model_file(path: Path) -> None:
+    """Refuse what is often saved in a model file's place: nothing, a web page, or git-lfs' note of where the file is.
+
+    Raises:
+        DamagedModelError: it is one of these.
+    """
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    found = {b"": "empty", b"<": "a web page, not a model", b"version https://git-lfs": "git-lfs' pointer to a model"}
+    for beginning, what in found.items():
+        if start.startswith(beginning) if beginning else not start:
+            message = f"{path} is {what}: fetch it again"
+            raise DamagedModelError(message)
+
+
+def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None = None) -> Any:  # noqa: ANN401
+    """The model of a folder's config.json and weights, on the CPU, ready to score; no code from the folder runs.
+
+    Args:
+        folder: a Hugging Face sequence-classification checkpoint.
+        dtype: "fp32", "bf16" or "fp16".
+        extra: of this package that brings torch where this is called.
+        attention: transformers' name of an implementation; None is the fastest that the architecture has.
+
+    Raises:
+        ModelNotFoundError: no config.json, or no weights.
+        InputError: another architecture, one that transformers does not know, or no classification head.
+        DamagedModelError: weights that cannot be read, lack a layer or do not fit the config.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    config = read_config(folder)
+    require_classifier(folder, config)
+    for file in shards(find(folder, WEIGHTS)):
+        require_model_file(file)
+    torch, transformers = require("torch", extra), require("transformers", extra)
+    again = f"the weights in {folder} are"
+    try:
+        with no_progress_bars():
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are in the report
+                attn_implementation=attention,
+                dtype=getattr(torch, _TYPES[dtype]),
+                output_loading_info=True,
+            )
+    except MemoryError:
+        raise
+    except pickle.UnpicklingError as error:
+        why = str(error.__context__ or error).strip()
+        message = f"{again} damaged, or need code to load, which is never run ({why}): use a checkpoint in safetensors"
+        raise DamagedModelError(" ".join(message.split())) from error
+    except ValueError as error:
+        kind = config.get("model_type")
+        message = f"transformers {transformers.__version__} cannot open {folder}, of model type {kind!r} ({error})"
+        raise InputError(" ".join(message.split())) from error
+    except Exception as error:
+        message = f"{again} damaged ({error}): fetch them again"
+        raise DamagedModelError(" ".join(message.split())) from error
+    missing, other = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
+    head = {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
+    if head and head <= set(missing):
+        message = f"{folder} has no classification head, as a language or embedding model has none: {_MEND}"
+        raise InputError(message)
+    if missing:
+        message = f"{again} incomplete (missing: {_first(missing)}): fetch them again"
+        raise DamagedModelError(message)
+    if other:
+        message = f"{again} not of its config.json (other shapes: {_first([name for name, *_ in other])}): fetch both"
+        raise DamagedModelError(message)
+    return model.eval()
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int]:
@@ -142,10 +183,13 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int
     if not path.is_file():
         path = _converted_tokenizer(folder)
     tokenizer = _tokenizer(path)
-    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else config.get("pad_token_id") or 0
+    pad_id = tokenizer.padding["pad_id"] if tokenizer.padding else config.get("pad_token_id")
+    if pad_id is None:  # a bundle has no config
+        pad_id = next((i for i in map(tokenizer.token_to_id, _PADDING) if i is not None), 0)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "[SEP]" in a passage is text: it must not end the premise
+    _spell_out_marks(tokenizer)
     return tokenizer, int(pad_id)
 
 
@@ -154,20 +198,52 @@ def convert_tokenizer(folder: Path, target: Path) -> None:
 
     Raises:
         ModelNotFoundError: the folder holds none that can be read.
-        DamagedModelError: its tokenizer.json is damaged.
+        DamagedModelError: its tokenizer.json or SentencePiece model is damaged.
+        MissingExtraError: transformers, or sentencepiece for its models, is not installed.
     """
     if (folder / "tokenizer.json").is_file():
         tokenizer = _tokenizer(folder / "tokenizer.json")
     else:
+        source = _tokenizer_source(folder)
+        characters = _characters(source) if source.suffix == ".model" else b""
         try:
-            slow = require("transformers", "torch").AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            tokenizer = slow.backend_tokenizer
+            with no_progress_bars():
+                auto = require("transformers", "torch").AutoTokenizer
+                tokenizer = auto.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
         except (OSError, ValueError, AttributeError) as error:
             message = f"{folder} holds no tokenizer that can be read ({error}): add its tokenizer.json"
             raise ModelNotFoundError(message) from error
+        if characters and "Precompiled" not in repr(tokenizer.normalizer):
+            from tokenizers import normalizers
+
+            own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(characters), *own])
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(target))
+
+
+def _characters(source: Path) -> bytes:
+    """SentencePiece's own table of characters, by which "ﬁ" is "fi": transformers 5 leaves DeBERTa's out."""
+    proto = require("sentencepiece.sentencepiece_model_pb2", "torch").ModelProto()
+    try:
+        proto.ParseFromString(source.read_bytes())
+    except Exception as error:
+        message = f"{source} cannot be read as a SentencePiece model ({error}): fetch it again"
+        raise DamagedModelError(message) from error
+    return bytes(proto.normalizer_spec.precompiled_charsmap)
+
+
+def _spell_out_marks(tokenizer: Tokenizer) -> None:
+    """Cut "</s>" in a text after its first character: a Unigram model has special tokens among its pieces too."""
+    from tokenizers import Regex, models, pre_tokenizers
+
+    special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    marks = [mark for mark in special if len(mark) > 1]
+    if marks and isinstance(tokenizer.model, models.Unigram):
+        first = Regex("|".join(f"{re.escape(mark[0])}(?={re.escape(mark[1:])})" for mark in marks))
+        own = [] if tokenizer.pre_tokenizer is None else [tokenizer.pre_tokenizer]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*own, pre_tokenizers.Split(first, "isolated")])
 
 
 def _tokenizer(path: Path) -> Tokenizer:
@@ -180,32 +256,40 @@ def _tokenizer(path: Path) -> Tokenizer:
         raise DamagedModelError(message) from error
 
 
-def _no_bar() -> type:
-    """A progress bar that shows nothing: nothing here prints."""
-    from tqdm import tqdm
-
-    return type("NoBar", (tqdm,), {"__init__": functools.partialmethod(tqdm.__init__, disable=True)})
-
-
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Transformers without its bars: nothing here prints."""
-    bars = require("transformers.utils.logging", "torch")
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
+    """Transformers without its bars and its reports of weights: nothing here prints."""
+    log = require("transformers.utils.logging", "torch")
+    shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
     try:
         yield
     finally:
+        log.set_verbosity(level)
         if shown:
-            bars.enable_progress_bar()
+            log.enable_progress_bar()
 
 
 def shards(weights: Path) -> list[Path]:
-    """A weights file, or the index of a sharded one and its shards."""
+    """A weights file, or the index of a sharded one and its shards.
+
+    Raises:
+        ModelNotFoundError: a shard is not there.
+        DamagedModelError: the index cannot be read.
+    """
     if weights.suffix != ".json":
         return [weights]
-    names = sorted(set(read_json(weights).get("weight_map", {}).values()))
-    return [weights, *(weights.parent / name for name in names if (weights.parent / name).is_file())]
+    try:
+        names = sorted(set(read_json(weights)["weight_map"].values()))
+        missing = [name for name in names if not (weights.parent / name).is_file()]
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"{weights} is no index of weights ({error!r}): fetch it again"
+        raise DamagedModelError(message) from error
+    if missing:
+        message = f"{weights} names files that are not there: {_first(missing)}; fetch them too"
+        raise ModelNotFoundError(message)
+    return [weights, *(weights.parent / name for name in names)]
 
 
 def cached(
@@ -230,6 +314,10 @@ def cached(
     return target
 
 
+def _first(names: Sequence[str]) -> str:
+    return str(list(names)) if len(names) <= _SHOWN else f"{list(names[:_SHOWN])} and {len(names) - _SHOWN} more"
+
+
 def _cache() -> Path:
     root = os.environ.get("RERANK_NLI_CACHE")
     if root:
@@ -237,16 +325,20 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rerank-nli"
 
 
-def _converted_tokenizer(folder: Path) -> Path:
-    sources = ("vocab.txt", "spm.model", "sentencepiece.bpe.model", "vocab.json", "tokenizer.model", "spiece.model")
-    source = next((folder / name for name in sources if (folder / name).is_file()), None)
+def _tokenizer_source(folder: Path) -> Path:
+    source = next((folder / name for name in _SOURCES if (folder / name).is_file()), None)
     if source is None:
-        message = f"{folder} has no tokenizer.json, nor one of {', '.join(sources)}: add the model's tokenizer"
+        message = f"{folder} has no tokenizer.json, nor one of {', '.join(_SOURCES)}: add the model's tokenizer"
         raise ModelNotFoundError(message)
+    return source
+
+
+def _converted_tokenizer(folder: Path) -> Path:
+    sources = [path for path in (_tokenizer_source(folder), folder / "merges.txt") if path.is_file()]
 
     def make(target: Path) -> None:
         partial = target.with_name(f"{target.name}.{os.getpid()}")
         convert_tokenizer(folder, partial)
         partial.replace(target)
 
-    return cached(folder, [source], None, "tokenizer.json", make)
+    return cached(folder, sources, None, "tokenizer.json", make)

@@ -10,26 +10,32 @@ import math
 import os
 import re
 import sys
+from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.cli_models import add_commands, add_model, load_model
-from rerank_nli.errors import InputError, RerankNLIError, require
+from rerank_nli.cli_models import add_commands, add_languages, add_model, load_model, watch_languages
+from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
+from rerank_nli.label_sets import label_sets
 from rerank_nli.ranking import KEEPS
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scorer import DIRECTIONS
 from rerank_nli.scores import COMBINES, KINDS, NORMALIZATIONS
 from rerank_nli.windows import POOLS
+from rerank_nli.zeroshot import TEMPLATE, ZeroShotClassifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rerank_nli.types import Filtered, Grounding, Ranking, Verdict
+    from rerank_nli.classification import Classification
+    from rerank_nli.types import Conflicts, Filtered, Grounding, Ranking, Verdict
 
 __all__ = ["main"]
 
 _STATEMENT = {"rank": "query", "filter": "query", "verify": "claim", "check": "answer"}
 _INTERRUPTED = 130
+_CHUNK = 256  # texts that are classified at a time
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # a picture asks no other host for anything
 
 
@@ -79,8 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="score (premise, hypothesis) pairs as they are")
     predict.add_argument("file", nargs="?", default="-", help='JSON lines with "premise" and "hypothesis"; - is stdin')
     predict.add_argument("--output", choices=("dicts", "array", "logits", "labels"), default="dicts")
+    predict.add_argument("--abstain-below", type=float, help='label "abstain" where no label is this likely')
     add_model(predict)
+    add_languages(predict)
     predict.set_defaults(run=_predict)
+    # here --labels are those that texts get, and the model's outputs are named by --outputs
+    _add_classify(commands.add_parser("classify", help="give texts labels of your own", conflict_handler="resolve"))
+    _add_conflicts(commands.add_parser("conflicts", help="say which passages contradict or agree with each other"))
     _add_demo(commands.add_parser("demo", help="retrieve, rerank and filter on one screen"))
     add_commands(commands)
     return parser
@@ -113,13 +124,42 @@ def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
         command.add_argument("--threshold", type=float, default=0.5)
     if verb == "filter":
         command.add_argument("--keep", choices=KEEPS, default="entailment")
+    add_languages(command)
     command.set_defaults(run=_verb, verb=verb)
+
+
+def _add_classify(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "file", nargs="?", default="-", help='a text a line, or JSON lines with "text" and perhaps "labels"; - is stdin'
+    )
+    add_model(command)
+    command.add_argument("--labels", dest="classes", metavar="A,B,C", help="labels of the texts that bring none")
+    command.add_argument("--outputs", dest="labels", type=_names, metavar="A,B,C", help="the model's outputs in order")
+    command.add_argument("--template", action="append", help='"… {label} …"; more than one is an ensemble')
+    command.add_argument("--multi-label", action="store_true", help="each label stands alone; else one of them is true")
+    command.add_argument("--threshold", type=float, help="least score of an accepted label")
+    command.add_argument("--json", action="store_true", help="JSON lines with the score of every label")
+    add_languages(command)
+    command.set_defaults(run=_classify)
+
+
+def _add_conflicts(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", nargs="?", default="-", help="passages, a text or JSON object a line; - is stdin")
+    command.add_argument("--threshold", type=float, default=0.5, help="of P(contradiction) and P(entailment)")
+    command.add_argument("--json", action="store_true")
+    add_model(command)
+    add_languages(command)
+    command.set_defaults(run=_conflicts)
 
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--corpus", help=".jsonl, .jsonl.gz, a BEIR folder, a text file or a folder of them")
     command.add_argument("--query", help="a claim or a question; the default is one of the demo corpus")
-    command.add_argument("--retriever", default="static", help="the bundled one, or a sentence-transformers model")
+    command.add_argument(
+        "--retriever",
+        default="static",
+        help='"static" is the bundled one, "nli" the NLI model\'s own encoder, else a sentence-transformers model',
+    )
     command.add_argument("--top-k", type=int, default=10, help="passages to retrieve")
     command.add_argument("--threshold", type=float, default=0.5)
     command.add_argument("--json", action="store_true")
@@ -143,19 +183,24 @@ def _reranker(options: argparse.Namespace) -> NLIReranker:
 
 
 def _verb(options: argparse.Namespace) -> int:
-    call = _calls(_reranker(options), options)[options.verb]
+    reranker = _reranker(options)
+    call = _calls(reranker, options)[options.verb]
     name = _STATEMENT[options.verb]
-    if options.statement is not None:
-        result = call(options.statement, [_passage(number, line) for number, line in _lines(options.file)])
-        print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _SHOW[options.verb](result))
-        return 0
-    for number, line in _progress(_lines(options.file)):
-        record = _object(number, line, name)
-        passages = record.get("passages", record.get("candidates"))
-        if passages is None:
-            message = f'line {number} has no "passages"'
-            raise InputError(message)
-        print(json.dumps(call(record[name], passages).to_dict(), ensure_ascii=False), flush=True)
+    with watch_languages(options, reranker.engine) as show:
+        if options.statement is not None:
+            given = [_passage(number, line) for number, line in _lines(options.file)]
+            result = call(options.statement, given)
+            show([options.statement, *given])
+            print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _SHOW[options.verb](result))
+            return 0
+        for number, line in _progress(_lines(options.file)):
+            record = _object(number, line, name)
+            passages = record.get("passages", record.get("candidates"))
+            if passages is None:
+                message = f'line {number} has no "passages"'
+                raise InputError(message)
+            print(json.dumps(call(record[name], passages).to_dict(), ensure_ascii=False), flush=True)
+            show([record[name], *passages])
     return 0
 
 
@@ -171,9 +216,79 @@ def _calls(reranker: NLIReranker, options: argparse.Namespace) -> dict[str, Call
 
 
 def _predict(options: argparse.Namespace) -> int:
-    records = (_object(number, line, "premise") for number, line in _progress(_lines(options.file)))
-    for row in NLIReranker(load_model(options)).predict(records, output=options.output):
-        print(json.dumps(_without_nan(row) if hasattr(row, "tolist") else row, allow_nan=False), flush=True)
+    reranker = NLIReranker(load_model(options))
+    with watch_languages(options, reranker.engine) as show:
+
+        def records() -> Iterator[dict[str, Any]]:
+            for number, line in _progress(_lines(options.file)):
+                record = _object(number, line, "premise")
+                yield record  # whoever takes it refuses what is no pair
+                show([record["premise"], record["hypothesis"]])
+
+        for row in reranker.predict(records(), output=options.output, abstain_below=options.abstain_below):
+            print(json.dumps(_without_nan(row) if hasattr(row, "tolist") else row, allow_nan=False), flush=True)
+    return 0
+
+
+def _classify(options: argparse.Namespace) -> int:
+    common = None if options.classes is None else _checked_labels("--labels", _names(options.classes))
+    classifier = ZeroShotClassifier(load_model(options))
+    lines = (_text_and_labels(number, line, common) for number, line in _progress(_lines(options.file)))
+    with watch_languages(options, classifier.engine) as show:
+        for first in count(step=_CHUNK):
+            chunk = list(islice(lines, _CHUNK))
+            if not chunk:
+                return 0
+            texts, labels = [text for text, _ in chunk], [labels for _, labels in chunk]
+            for one in classifier.classify(
+                texts,
+                labels,
+                options.template or TEMPLATE,
+                multi_label=options.multi_label,
+                thresholds="auto" if options.threshold is None else options.threshold,
+            ):
+                numbered = replace(one, index=first + one.index)
+                row = json.dumps(numbered.to_dict(), ensure_ascii=False) if options.json else _show_classification(one)
+                print(row, flush=True)
+            show(texts)
+    return 0
+
+
+def _text_and_labels(number: int, line: str, common: Any) -> tuple[str, Any]:  # noqa: ANN401
+    record = _passage(number, line)
+    if isinstance(record, str):
+        record = {"text": record}
+    if not isinstance(record["text"], str):
+        message = f'line {number}: "text" must be a text, got {record["text"]!r:.80}'
+        raise InputError(message)
+    labels = record.get("labels")
+    if labels is None and common is None:
+        message = f'line {number} brings no "labels": give --labels'
+        raise InputError(message)
+    return record["text"], common if labels is None else _checked_labels(f"line {number}", labels)
+
+
+def _checked_labels(where: str, labels: Any) -> Any:  # noqa: ANN401
+    """The labels; what is wrong with them is said with its place."""
+    try:
+        label_sets(labels, 1, multi_label=False, exclusive=None, parents=None)
+    except (InputError, InputTypeError) as error:
+        message = f"{where}: {error}"
+        raise InputError(message) from error
+    return labels
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _conflicts(options: argparse.Namespace) -> int:
+    reranker = NLIReranker(load_model(options))
+    passages = [_passage(number, line) for number, line in _lines(options.file)]
+    with watch_languages(options, reranker.engine) as show:
+        found = reranker.conflicts(passages, options.threshold)
+        show(passages)
+    print(json.dumps(found.to_dict(), ensure_ascii=False) if options.json else _show_conflicts(found))
     return 0
 
 
@@ -193,7 +308,7 @@ def _demo(options: argparse.Namespace) -> int:
     if query is None:
         query = json.loads(demo.QUERIES.read_text(encoding="utf-8").splitlines()[0])["query"]
     reranker = _reranker(options)
-    retriever = demo.Retriever(passages, options.retriever)
+    retriever = demo.Retriever(passages, reranker.embed if options.retriever == "nli" else options.retriever)
     shown = demo.answer(query, passages, retriever, reranker, options.top_k, options.threshold)
     if options.json:
         print(json.dumps(shown.to_dict(), ensure_ascii=False))
@@ -268,6 +383,18 @@ def _show_verdict(verdict: Verdict) -> str:
 
 def _show_grounding(grounding: Grounding) -> str:
     return "\n".join([*map(_show_verdict, grounding), f"groundedness {grounding.groundedness:.4f}"])
+
+
+def _show_classification(one: Classification) -> str:
+    return f"{one.score:8.4f}  {', '.join(one.accepted) or '-'}  {' '.join(one.text.split())}"
+
+
+def _show_conflicts(conflicts: Conflicts) -> str:
+    lines = [f"{len(conflicts.contradictions)} contradict, {len(conflicts.agreements)} agree"]
+    for r in conflicts:
+        lines.append(f"{r.kind} {r.probability:.4f}")
+        lines += (f"  {i:5d}  {' '.join(t.split())}" for i, t in ((r.first, r.first_text), (r.second, r.second_text)))
+    return "\n".join(lines)
 
 
 _SHOW: dict[str, Callable[[Any], str]] = {

@@ -11,24 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, counted, require
-from rerank_nli.manifest import Manifest
+from rerank_nli.encoders import encoder, unit_vectors
+from rerank_nli.errors import InputError, ModelNotFoundError, counted, require
 from rerank_nli.scores import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rerank_nli.reranker import NLIReranker
-    from rerank_nli.scores import FloatArray
     from rerank_nli.types import Filtered, RankedPassage, Verdict
 
 __all__ = ["CORPUS", "QUERIES", "Answer", "Passage", "Retriever", "answer", "read_corpus", "render"]
 
 CORPUS = Path(__file__).parent / "demo_corpus" / "passages.jsonl"
 QUERIES = CORPUS.with_name("queries.jsonl")
-_STATIC = Path(__file__).parent / "mini" / "retriever"
 _TEXT_FILES = (".txt", ".md")
 _HALF = 0.5  # more likely than not
 _BAR = 18  # characters of a probability bar
@@ -111,7 +107,8 @@ class Retriever:
 
     Args:
         passages: the corpus.
-        name: "static" is the bundled one; else any model that sentence-transformers can load.
+        model: "static" is the bundled one; else any model that sentence-transformers can load, or a function that makes
+            (n, d) vectors of n texts, as `NLIReranker.embed` does.
 
     Raises:
         MissingExtraError: faiss-cpu, model2vec or sentence-transformers is not installed.
@@ -119,9 +116,9 @@ class Retriever:
         ModelNotFoundError: no such model.
     """
 
-    def __init__(self, passages: list[Passage], name: str = "static") -> None:
+    def __init__(self, passages: list[Passage], model: str | Callable[[list[str]], Any] = "static") -> None:
         faiss = require("faiss", "demo")
-        self._encode_texts = _encoder(name)
+        self._encode = encoder(model) if isinstance(model, str) else partial(unit_vectors, model)
         vectors = self._encode([passage.text for passage in passages])  # (n, d)
         self._index = faiss.IndexFlatIP(vectors.shape[1])
         self._index.add(vectors)
@@ -135,32 +132,6 @@ class Retriever:
         counted("top_k", k)
         scores, found = self._index.search(self._encode([query]), k)
         return [(int(i), float(s)) for i, s in zip(found[0], scores[0], strict=True) if i >= 0]
-
-    def _encode(self, texts: list[str]) -> FloatArray:
-        readable = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
-        vectors = np.asarray(self._encode_texts(readable), dtype=np.float32)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-def _encoder(name: str) -> Callable[[list[str]], Any]:
-    if name == "static":
-        model2vec = require("model2vec", "demo")
-        try:
-            if Manifest.read(_STATIC) is None:
-                raise FileNotFoundError(_STATIC)
-            static = model2vec.StaticModel.from_pretrained(str(_STATIC))
-        except (OSError, ValueError) as error:
-            message = f"the bundled retriever cannot be read ({error}): install rerank-nli again"
-            raise DamagedModelError(message) from error
-        # No text is cut, and no other process is started.
-        return partial(static.encode, max_length=None, use_multiprocessing=False)
-    sentence_transformers = require("sentence_transformers", "torch")
-    try:
-        return partial(sentence_transformers.SentenceTransformer(name).encode, show_progress_bar=False)
-    except Exception as error:
-        first_line = str(error).partition("\n")[0]
-        message = f"{name!r} cannot be loaded as a bi-encoder ({first_line}): use 'static', a folder or a Hub id"
-        raise ModelNotFoundError(message) from error
 
 
 class Answer(NamedTuple):

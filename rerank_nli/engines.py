@@ -10,7 +10,7 @@ import numpy as np
 
 from rerank_nli.batches import PairTemplate
 from rerank_nli.calibration import Calibration
-from rerank_nli.checkpoints import max_length, read_json, read_tokenizer
+from rerank_nli.checkpoints import max_length, read_json, read_tokenizer, require_classifier
 from rerank_nli.errors import InputError, InputTypeError, counted
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest
@@ -123,11 +123,12 @@ class FolderEngine:
     def __init__(self, folder: Path, labels: Sequence[str] | None, threads: int | None) -> None:
         self.folder = folder
         self.threads = None if threads is None else counted("threads", threads)
-        self._given_labels = None if labels is None else tuple(labels)
         manifest = Manifest.read(folder)
         config = read_json(folder / "config.json")
+        require_classifier(folder, config)
         id2label = dict(enumerate(manifest.labels)) if manifest else config.get("id2label")
         self.labels = Labels.resolve(id2label, labels)
+        self._given_labels = None if labels is None else tuple(labels)
         self._tokenizer, pad_id = read_tokenizer(folder, config)
         self.max_length = manifest.max_length if manifest else max_length(folder, config)
         self.window = manifest.window if manifest else None

@@ -7,6 +7,7 @@
     ├── LabelError (ValueError)            the checkpoint's outputs cannot be told apart, or there is no such output
     ├── ModelNotFoundError (FileNotFoundError)   no such folder, Hub id or file in it
     ├── DamagedModelError (ValueError)     a file that is there and cannot be read, or is not the one that was written
+    ├── ExportError (ValueError)           an export that does not score as its source
     ├── CalibrationError (ValueError)      a calibration for other settings, or one that cannot be fitted
     └── MissingExtraError (ImportError)    an optional dependency that is not installed
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationError",
     "DamagedModelError",
+    "ExportError",
     "InputError",
     "InputTypeError",
     "LabelError",
@@ -66,6 +68,10 @@ class ModelNotFoundError(RerankNLIError, FileNotFoundError):
 
 class DamagedModelError(RerankNLIError, ValueError):
     """A model file that is there but cannot be read, or is not the one that its manifest describes."""
+
+
+class ExportError(RerankNLIError, ValueError):
+    """An export that does not score as its source."""
 
 
 class CalibrationError(RerankNLIError, ValueError):

@@ -13,7 +13,7 @@ from rerank_nli.scores import FUSIONS
 if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
 
-__all__ = ["check_top_k", "listed", "pair", "query_and_passages", "retrieval", "text_and_id"]
+__all__ = ["check_top_k", "listed", "pair", "query_and_passages", "retrieval", "text_and_id", "weights"]
 
 
 def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
@@ -96,3 +96,27 @@ def retrieval(scores: Iterable[float] | None, wanted: int, fuse: str | None, alp
             message = f"retrieval score {index} must be a finite number, got {score!r}"
             raise InputError(message)
     return np.array(values, dtype=np.float64)
+
+
+def weights(given: Iterable[float] | None, wanted: int) -> FloatArray:
+    """Weights as (n,) that add up to 1, from numbers that are at least 0; None weighs all alike."""
+    if not wanted:
+        message = "no premises: there is nothing to average"
+        raise InputError(message)
+    if given is None:
+        return np.full(wanted, 1 / wanted)
+    values = listed("weights", given)
+    if len(values) != wanted:
+        message = f"{len(values)} weights, but {wanted} premises: give one weight for each premise"
+        raise InputError(message)
+    for index, weight in enumerate(values):
+        number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
+        if not number or not np.isfinite(weight) or weight < 0:
+            message = f"weight {index} must be a finite number that is at least 0, got {weight!r}"
+            raise InputError(message)
+    w = np.array(values, dtype=np.float64)
+    if not w.any():
+        message = "all weights are 0: give at least one premise a weight above 0"
+        raise InputError(message)
+    w = w / w.max()  # a sum of large ones would overflow
+    return w / w.sum()

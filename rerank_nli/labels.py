@@ -20,17 +20,16 @@ COLUMNS: tuple[Literal["entailment"], Literal["neutral"], Literal["contradiction
     "contradiction",
 )
 NOT_ENTAILMENT: Literal["not_entailment"] = "not_entailment"  # neutral or contradiction
+_MEND = "use a checkpoint with entailment and not_entailment, or entailment, neutral and contradiction"
 
-# Spellings with everything but letters taken out. "not" comes first: "notentailment" holds "entail".
+# Spellings with everything but letters taken out, and "label" before them. "not" comes first: "notentailment" holds
+# "entail".
 _SPELLINGS = {
-    NOT_ENTAILMENT: r"(not|non|no|un)(entail|support)",
-    "entailment": r"(is)?entail|support",
-    "neutral": r"neutral|notenoughinfo|nei$|unknown|unrelated",
-    "contradiction": r"contradict|refut",
+    NOT_ENTAILMENT: r"(is|does)?(not|non|no|un)(entail|support)",
+    "entailment": r"(is)?entail|support|e$",
+    "neutral": r"neutral|notenough|insufficient|inconclusive|nei$|neither$|unknown|unrelated|n$",
+    "contradiction": r"(is)?contradict|refut|c$",
 }
-_HINT = (
-    'pass labels=, the names in the order of the outputs, for example labels=["contradiction", "entailment", "neutral"]'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +62,15 @@ class Labels:
         """
         _require_names(names)
         if len(names) == 1:
-            message = (
-                f"a head with one output ({names[0]!r}) is a relevance reranker or a regression, not NLI: "
-                "use a checkpoint with entailment and not_entailment, or entailment, neutral and contradiction"
-            )
+            message = f"a head with one output ({names[0]!r}) is a relevance reranker or a regression, not NLI: {_MEND}"
+            raise LabelError(message)
+        if len(names) > len(COLUMNS):
+            message = f"a head with {len(names)} outputs ({_shown(names)}) is another classifier, not NLI: {_MEND}"
             raise LabelError(message)
         kinds = [_kind(name) for name in names]
         wanted = ("entailment", NOT_ENTAILMENT) if len(names) == 2 else COLUMNS  # noqa: PLR2004
         if sorted(map(str, kinds)) != sorted(wanted):
-            message = f"cannot tell which output is which from {list(names)}: {_HINT}"
+            message = f"cannot tell which output is which from {list(names)}: {_hint(len(names))}"
             raise LabelError(message)
         neutral, contradiction = (kinds.index(kind) if kind in kinds else None for kind in COLUMNS[1:])
         return cls(tuple(names), (kinds.index("entailment"), neutral, contradiction))
@@ -87,16 +86,17 @@ class Labels:
         try:
             own = [name for _, name in sorted((int(i), name) for i, name in (id2label or {}).items())]
         except (AttributeError, TypeError, ValueError) as error:
-            message = f"id2label {id2label!r} is no mapping of output numbers to names: {_HINT}"
+            message = f"id2label {id2label!r} is no mapping of output numbers to names: {_hint()}"
             raise LabelError(message) from error
         if labels is None:
             if not own:
-                message = f"the checkpoint names no labels: {_HINT}"
+                message = f"neither config.json nor manifest.json names the labels: {_hint()}"
                 raise LabelError(message)
             return cls.of(own)
         _require_names(labels)
         if own and len(own) != len(labels):
-            message = f"labels={list(labels)} has {len(labels)} names, but the checkpoint has {len(own)} outputs: {own}"
+            has = f"the checkpoint has {len(own)} outputs: {_shown(own)}"
+            message = f"labels={list(labels)} has {len(labels)} names, but {has}"
             raise LabelError(message)
         return cls.of(labels)
 
@@ -136,7 +136,7 @@ def label_of(value: object, names: Sequence[str] | None = None) -> str:
     if re.fullmatch(r"\d+(\.0)?", text):
         number = int(float(text))
         if names is None or number >= len(names):
-            message = f"label {value!r} is a number, and the outputs are {names and list(names)}: {_HINT}"
+            message = f"label {value!r} is a number, and the outputs are {names and list(names)}: {_hint()}"
             raise LabelError(message)
         text = names[number]
     kind = _kind(text)
@@ -146,6 +146,16 @@ def label_of(value: object, names: Sequence[str] | None = None) -> str:
     return kind
 
 
+def _hint(outputs: int = 3) -> str:
+    example = '["not_entailment", "entailment"]' if outputs == 2 else '["contradiction", "entailment", "neutral"]'  # noqa: PLR2004
+    return f"pass labels=, the names in the order of the outputs, for example labels={example}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    most = 6
+    return str(list(names)) if len(names) <= most else f"{str(list(names[:most]))[:-1]}, …]"
+
+
 def _require_names(names: object) -> None:
     if not isinstance(names, Sequence) or isinstance(names, str | bytes) or not all(isinstance(n, str) for n in names):
         message = f"labels must be a list of names, got {names!r}"
@@ -153,5 +163,5 @@ def _require_names(names: object) -> None:
 
 
 def _kind(name: str) -> str | None:
-    letters = re.sub(r"[^a-z]", "", name.lower())
+    letters = re.sub(r"[^a-z]", "", name.lower()).removeprefix("label")
     return next((kind for kind, spelling in _SPELLINGS.items() if re.match(spelling, letters)), None)

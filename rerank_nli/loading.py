@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from typing import TYPE_CHECKING
 
-from rerank_nli.checkpoints import ONNX, WEIGHTS, cached, find, locate, shards
+from rerank_nli.checkpoints import cached, shards
 from rerank_nli.errors import InputError, InputTypeError, one_of, require
+from rerank_nli.files import WEIGHTS, find, locate, preferred, this_processor
+from rerank_nli.manifest import NAME as MANIFEST
 from rerank_nli.onnx_engine import BUNDLED, ONNX_DTYPES, OnnxEngine
+from rerank_nli.openvino_engine import OPENVINO_DTYPES, OpenVinoEngine
 from rerank_nli.torch_engine import TorchEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rerank_nli.engines import Engine
 
 __all__ = ["DTYPES", "ENGINES", "load"]
 
-ENGINES = ("auto", "onnx", "torch")
+ENGINES = ("auto", "onnx", "openvino", "torch")
 DTYPES = ("auto", "fp32", "bf16", "fp16", "int8")
 
 
@@ -36,12 +40,13 @@ def load(
     """Open a model.
 
     Args:
-        model: "mini" (the bundled one), a folder, an .onnx file beside its tokenizer, or a Hub id.
-        engine: "onnx", "torch"; "auto" is torch where there is CUDA, else ONNX if there is such a file, else torch.
-        device: "auto", "cpu", "cuda", "cuda:1"; the ONNX engine runs on the CPU.
-        dtype: "fp32", "bf16", "fp16", or "int8", which ONNX has; "auto" is int8 for a bundle, else bf16 on CUDA and
-            fp32 on the CPU.
-        revision: branch, tag or commit on the Hub.
+        model: "mini" (the bundled one), a folder, an .onnx or .xml file beside its tokenizer, or a Hub id.
+        engine: "onnx", "openvino", "torch"; "auto" is torch where there are weights and CUDA, else ONNX if there is a
+            graph for this processor or in fp32, else torch if there are weights, else what there is.
+        device: "auto", "cpu", "cuda", "cuda:1"; ONNX and OpenVINO run on the CPU.
+        dtype: "fp32", "bf16", "fp16", or "int8", which ONNX has; "auto" is int8 if there is a graph of a bundle
+            or for this processor, else bf16 on CUDA and fp32 on the CPU.
+        revision: branch, tag or commit on the Hub; of a Hub id only what will be used is fetched.
         labels: names of the outputs in order, where the checkpoint does not say.
         threads: of one batch; None is one for each physical core.
 
@@ -61,40 +66,50 @@ def load(
     if model == "mini" and revision is not None:
         message = f"revision={revision!r} is for a model on the Hub, and 'mini' is bundled: leave it out"
         raise InputError(message)
-    path = BUNDLED if model == "mini" else locate(model, revision)
-    if engine == "auto":
-        engine = "onnx" if dtype == "int8" else _choose(path)
+    if model == "mini" and engine == "torch":
+        message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
+        raise InputError(message)
+    names = functools.partial(_names, engine, dtype, device)
+    path = BUNDLED if model == "mini" else locate(model, revision, names)
+    file = path if path.is_file() else find(path, names(lambda name: (path / name).is_file()))
+    graph = file.suffix in (".onnx", ".xml")
+    if engine == "auto" and file.suffix == ".xml":
+        engine = "openvino"
+    elif engine == "auto":
+        engine = "torch" if not graph and dtype != "int8" and _has_torch() else "onnx"
     if engine == "torch":
-        if model == "mini":
-            message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
-            raise InputError(message)
         return TorchEngine(path, labels, device=device, dtype=dtype, threads=threads)
-    if device not in ("auto", "cpu") or dtype not in ONNX_DTYPES:
+    dtypes = OPENVINO_DTYPES if engine == "openvino" else ONNX_DTYPES
+    if device not in ("auto", "cpu") or dtype not in dtypes:
+        name = {"onnx": "ONNX", "openvino": "OpenVINO"}[engine]
         message = (
-            f"device={device!r}, dtype={dtype!r}: the ONNX engine computes in fp32 or int8 on the CPU; "
+            f"device={device!r}, dtype={dtype!r}: the {name} engine computes in {' or '.join(dtypes[1:])} on the CPU; "
             "use engine='torch'"
         )
         raise InputError(message)
-    if path.is_dir() and not any((path / name).is_file() for name in ONNX):
-        path = _exported(path, labels, int8=dtype == "int8")
+    if not graph:
+        path = _exported(path, labels, "openvino" if engine == "openvino" else "int8" if dtype == "int8" else "fp32")
+    if engine == "openvino":
+        return OpenVinoEngine(path, labels, dtype=dtype, threads=threads)
     return OnnxEngine(path, labels, dtype=dtype, threads=threads)
 
 
-def _choose(path: Path) -> str:
-    if path.suffix == ".onnx":
-        return "onnx"
-    onnx = any((path / name).is_file() for name in ONNX)
-    weights = any((path / name).is_file() for name in WEIGHTS)
-    if importlib.util.find_spec("torch") and weights and (not onnx or require("torch", "torch").cuda.is_available()):
-        return "torch"
-    return "onnx"
+def _names(engine: str, dtype: str, device: str, has: Callable[[str], bool]) -> Sequence[str]:
+    """The files to open on this machine, best first, of a model of which `has` tells whether it has one."""
+    torch = any(map(has, WEIGHTS)) and _has_torch()
+    gpu = torch and device != "cpu" and (device != "auto" or require("torch", "torch").cuda.is_available())
+    return preferred(engine, dtype, torch=torch, gpu=gpu, bundle=has(MANIFEST), int8=this_processor())
 
 
-def _exported(folder: Path, labels: Sequence[str] | None, *, int8: bool) -> Path:
-    """An ONNX form of a checkpoint that has none, made once."""
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+
+
+def _exported(folder: Path, labels: Sequence[str] | None, form: str) -> Path:
+    """A form of a checkpoint that it has not, made once."""
     from rerank_nli.export import export  # rarely needed, and slow to import
 
     def make(target: Path) -> None:
-        export(folder, target, int8=int8, labels=labels)
+        export(folder, target, form=form, labels=labels)
 
-    return cached(folder, shards(find(folder, WEIGHTS)), labels, "int8" if int8 else "onnx", make)
+    return cached(folder, shards(find(folder, WEIGHTS)), labels, form, make)

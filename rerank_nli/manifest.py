@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +13,7 @@ from rerank_nli.errors import DamagedModelError, InputError, counted
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["NAME", "Manifest", "sha256"]
+__all__ = ["NAME", "Manifest", "sha256", "stated_languages"]
 
 NAME = "manifest.json"
 
@@ -28,6 +29,7 @@ class Manifest:
         training: {setting: value} of the run that made it.
         scores: measured quality, {set: figure}.
         labels: names of the outputs, in order; empty for a model that does not classify.
+        languages: ISO 639 codes of the languages that the model was made for; empty where nobody said.
         max_length: most tokens of a pair, special tokens included.
         window: tokens of a passage that the model judges best at once; None is as many as it takes.
         temperature: what logits are divided by.
@@ -42,6 +44,7 @@ class Manifest:
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
+    languages: list[str] = field(default_factory=list)
     max_length: int = 512
     window: int | None = None
     temperature: float = 1.0
@@ -52,13 +55,17 @@ class Manifest:
         """Refuse numbers that would score silently and wrongly.
 
         Raises:
-            InputError: max_length or window is no count, or temperature no positive number.
+            InputError: max_length or window is no count, temperature no positive number, or languages no list of codes.
         """
         counted("max_length", self.max_length)
         if self.window is not None:
             counted("window", self.window, most=self.max_length)
         if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
             message = f"temperature={self.temperature!r}: expected a number above 0"
+            raise InputError(message)
+        codes = self.languages
+        if not isinstance(codes, list) or not all(isinstance(code, str) and code.strip() for code in codes):
+            message = f"languages={codes!r}: expected a list of ISO 639 codes, as ['en', 'de']"
             raise InputError(message)
 
     @classmethod
@@ -75,6 +82,7 @@ class Manifest:
             return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            values = {"languages": [], **values}  # bundles made before manifests had it
             manifest = cls(**{f.name: values[f.name] for f in fields(cls)})
             expected_files = dict(manifest.files)
         except (ValueError, KeyError, TypeError) as error:
@@ -108,6 +116,7 @@ class Manifest:
         facts = {
             "Base": f"{self.base.get('model', 'not stated')} ({self.base.get('licence', 'licence not stated')})",
             "Outputs": ", ".join(self.labels),
+            "Languages": ", ".join(self.languages),
             "Longest input": f"{self.max_length} tokens",
             "Judges at once": "as much as it takes" if self.window is None else f"{self.window} tokens of a passage",
             "Stored as": self.precision,
@@ -122,6 +131,26 @@ class Manifest:
         lines += ["", "## Measured", ""]
         lines += [f"- {name}: {figure}" for name, figure in self.scores.items()] or ["Not measured."]
         return "\n".join(lines) + "\n"
+
+
+def stated_languages(folder: Path) -> list[str]:
+    """What a folder says of the model's languages; empty where nothing can be read.
+
+    That is `languages` of its manifest, or else `language` of the metadata that README.md begins with on the Hub.
+    """
+    import json  # slow to import
+
+    import huggingface_hub
+
+    named: Any = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        named = json.loads((folder / NAME).read_text(encoding="utf-8")).get("languages", [])
+    if not named:
+        with contextlib.suppress(Exception):  # no README, or one whose metadata no parser of YAML takes
+            named = (huggingface_hub.metadata_load(folder / "README.md") or {}).get("language")
+    codes = named if isinstance(named, list) else [named]
+    codes = ["no" if code is False else code for code in codes]  # to YAML 1.1, Norwegian is a denial
+    return list(dict.fromkeys(code.strip() for code in codes if isinstance(code, str) and code.strip()))
 
 
 def sha256(*paths: Path) -> str:

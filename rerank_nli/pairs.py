@@ -27,9 +27,10 @@ class Pair(NamedTuple):
 
     Attributes:
         label: "entailment", "neutral", "contradiction" or "not_entailment", which is one of the last two; None where
-            only `probability` is known.
+            only `probability` is known, or nothing.
         probability: P(entailment) by a teacher, above 0 and below 1; the rest is neutral.
         source: where the pair is from, for `mix`.
+        language: what the row says of it, as "de".
     """
 
     premise: str
@@ -37,18 +38,23 @@ class Pair(NamedTuple):
     label: str | None
     probability: float | None
     source: str
+    language: str | None = None
 
 
-def read_pairs(path: str | os.PathLike[str], names: Sequence[str] | None = None) -> list[Pair]:
+def read_pairs(
+    path: str | os.PathLike[str], names: Sequence[str] | None = None, *, unlabelled: bool = False
+) -> list[Pair]:
     """Read .jsonl, .csv (either with .gz) or .parquet (needs the `train` extra).
 
     Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label"; {"sentence_0",
     "sentence_1", "label"}, as sentence-transformers writes them; or {"query", "passages", "labels"}, where a label of 1
-    says that the passage entails the query and 0 that it does not. All may have a "source"; else it is the file's name.
+    says that the passage entails the query and 0 that it does not. All may have a "source", else it is the file's name,
+    and a "language".
 
     Args:
         path: the file.
         names: what a label that is a number counts in: the names of the checkpoint's outputs.
+        unlabelled: whether rows may have neither label nor probability.
 
     Raises:
         InputError: a row that is none of these, or no rows; the message names file and line.
@@ -59,7 +65,7 @@ def read_pairs(path: str | os.PathLike[str], names: Sequence[str] | None = None)
     number = 0
     try:
         for number, row in _rows(path):  # noqa: B007 - the error names it
-            pairs.extend(_pairs(row, names, path.name.split(".")[0]))
+            pairs.extend(_pairs(row, names, path.name.split(".")[0], unlabelled=unlabelled))
     except (TypeError, ValueError) as error:
         message = f"{path}, row {number}: {error}"
         raise InputError(message) from error
@@ -93,13 +99,14 @@ def _json(line: str) -> Any:  # noqa: ANN401
         raise InputError(message) from error
 
 
-def _pairs(row: Any, names: Sequence[str] | None, source: str) -> Iterator[Pair]:  # noqa: ANN401
+def _pairs(row: Any, names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:  # noqa: ANN401
     if isinstance(row, str):
         row = _json(row)
     if not isinstance(row, Mapping):
         message = f"expected an object, got {row!r:.60}"
         raise InputError(message)
     source = str(row.get("source") or source)
+    language = _language(row.get("language"))
     if "passages" in row:
         query, passages, labels = _text("query", row.get("query")), list(row["passages"]), list(row["labels"])
         if len(passages) != len(labels):
@@ -109,20 +116,27 @@ def _pairs(row: Any, names: Sequence[str] | None, source: str) -> Iterator[Pair]
             if label not in (0, 1):
                 message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
                 raise InputError(message)
-            yield Pair(
-                _text(f"passage {number}", passage), query, "entailment" if label else NOT_ENTAILMENT, None, source
-            )
+            premise = _text(f"passage {number}", passage)
+            yield Pair(premise, query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
     sides = ("sentence_0", "sentence_1") if "sentence_0" in row else ("premise", "hypothesis")
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)
     if row.get("label") in (None, ""):
+        if unlabelled and row.get("entailment") in (None, ""):
+            yield Pair(premise, hypothesis, None, None, source, language)
+            return
         probability = float(row.get("entailment", math.nan))
         if not 0 < probability < 1:
             message = f'no "label", and "entailment" is {row.get("entailment")!r}: expected a probability, not 0 or 1'
             raise InputError(message)
-        yield Pair(premise, hypothesis, None, probability, source)
+        yield Pair(premise, hypothesis, None, probability, source, language)
         return
-    yield Pair(premise, hypothesis, label_of(row["label"], names), None, source)
+    yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language)
+
+
+def _language(value: object) -> str | None:
+    empty = value is None or value != value  # noqa: PLR0124 - NaN, a table's empty cell
+    return None if empty else str(value).strip() or None
 
 
 def _text(name: str, value: object) -> str:

@@ -1,27 +1,30 @@
 """An fp32 ONNX graph → weights stored in 8 bits and two graphs over them: one computes in fp32, the other in int8.
 
 Runtimes quantize activations with one scale for a whole batch, so that a pair's score depends on the pairs beside it.
-Here each token has a scale of its own, and a score depends on its own pair alone.
+Here each token has a scale of its own, and a score depends on its own pair alone. ONNX Runtime's own two ways are here
+too: a scale for each batch, and fixed scales that were measured beforehand.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.checkpoints import INT8, ONNX
 from rerank_nli.errors import require
+from rerank_nli.files import INT8, ONNX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from rerank_nli.scores import FloatArray
 
-__all__ = ["DATA", "store_int8"]
+__all__ = ["DATA", "quantize_by_batch", "quantize_by_calibration", "store_int8"]
 
 DATA = "model.onnx_data"
 _SMALLEST = 4096  # matrices with fewer numbers stay in fp32: they weigh nothing and matter most
@@ -41,12 +44,105 @@ def store_int8(folder: Path) -> None:
     model = onnx.load(str(path))
     graph = model.graph
     body = list(graph.node)
-    by_row = {node.input[0] for node in body if node.op_type == "Gather"}
-    by_row |= {node.input[1] for node in body if any(a.name == "transB" and a.i for a in node.attribute)}
+    axes = _store_matrices(onnx, graph)
+    _replace(graph.node, _rewritten(onnx, body, axes, int8=False))
+    path.unlink()
+    (folder / DATA).unlink(missing_ok=True)  # of fp32 weights over 2 GiB
+    _save(onnx, model, path, DATA)
+    _replace(graph.node, _rewritten(onnx, body, axes, int8=True))  # the tensors now point into the saved file
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, str(folder / INT8))
+    for name in (ONNX[0], INT8):
+        onnx.checker.check_model(str(folder / name))
+
+
+def quantize_by_batch(graph: Path, out: Path) -> None:
+    """Write a graph whose activations are rounded with one scale for all tokens of a batch (needs the `export` extra).
+
+    It is ONNX Runtime's dynamic quantization: a pair's score depends on the pairs beside it. Weights have 7 bits, since
+    processors without VNNI overflow with 8.
+
+    Args:
+        graph: in fp32; nothing is written beside it that stays.
+        out: the file to write; its weights come into another beside it.
+    """
+    onnx, plain = require("onnx", "export"), _without_shapes(graph)
+    quantization = require("onnxruntime.quantization", "export")
+    made = graph.with_name("quantized.onnx")
+    with _unheard():
+        quantization.quantize_dynamic(
+            plain,
+            made,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=quantization.QuantType.QInt8,
+            use_external_data_format=True,
+        )
+    _save(onnx, onnx.load(str(made)), out, f"{out.name}_data")
+    onnx.checker.check_model(str(out))
+
+
+def quantize_by_calibration(graph: Path, out: Path, inputs: Iterable[Mapping[str, Any]]) -> None:
+    """Write a graph whose activations are rounded with scales that are measured here (needs the `export` extra).
+
+    It is ONNX Runtime's static quantization, for products with a matrix of weights: the least and the largest number of
+    each factor set its scale. What a product gives stays in fp32, as do products of two activations, and the matrices
+    that narrow (the second of a transformer's feed-forward pair, whose factors have few, far outliers). Tables of
+    embeddings are rounded row by row.
+
+    Args:
+        graph: in fp32; nothing is written beside it that stays.
+        out: the file to write; its weights come into another beside it.
+        inputs: of the graph, one pair each, such as it will be used for.
+    """
+    onnx, plain = require("onnx", "export"), _without_shapes(graph)
+    quantization = require("onnxruntime.quantization", "export")
+    proto = onnx.load(str(plain), load_external_data=False).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in proto.initializer}
+    narrowing = [
+        node.name
+        for node in proto.node
+        if node.op_type == "MatMul" and len(shape := shapes.get(node.input[1], ())) == 2 and shape[0] > shape[1]  # noqa: PLR2004
+    ]
+    given = iter(inputs)
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+        def get_next(self) -> Mapping[str, Any] | None:
+            return next(given, None)
+
+    made = graph.with_name("quantized.onnx")
+    with _unheard():
+        quantization.quantize_static(
+            plain,
+            made,
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=narrowing,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            use_external_data_format=True,
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+        )
+    model = onnx.load(str(made))
+    body = list(model.graph.node)
+    axes = _store_matrices(onnx, model.graph, tables_only=True)
+    _replace(model.graph.node, _rewritten(onnx, body, axes, int8=False))
+    _save(onnx, model, out, f"{out.name}_data")
+    onnx.checker.check_model(str(out))
+
+
+def _store_matrices(onnx: Any, graph: Any, *, tables_only: bool = False) -> dict[str, int]:  # noqa: ANN401
+    """Round a graph's large matrices, or only its tables of embeddings; the axis along which each has its scales."""
+    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    by_row = tables | {node.input[1] for node in graph.node if any(a.name == "transB" and a.i for a in node.attribute)}
     kept, axes = [], {}
     for tensor in graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.ndim != 2 or values.size < _SMALLEST:  # noqa: PLR2004
+        small = values.dtype != np.float32 or values.ndim != 2 or values.size < _SMALLEST  # noqa: PLR2004
+        if small or (tables_only and tensor.name not in tables):
             kept.append(tensor)
             continue
         axes[tensor.name] = axis = 0 if tensor.name in by_row else 1
@@ -55,15 +151,34 @@ def store_int8(folder: Path) -> None:
         kept.append(onnx.numpy_helper.from_array(scale, f"{tensor.name}.scale"))
     _replace(graph.initializer, kept)
     _replace(graph.value_info, [])  # it described the matrices that are gone
-    _replace(graph.node, _rewritten(onnx, body, axes, int8=False))
-    path.unlink()
-    onnx.save(model, str(path), save_as_external_data=True, location=DATA, size_threshold=_SMALLEST)
-    _replace(graph.node, _rewritten(onnx, body, axes, int8=True))  # the tensors now point into the saved file
-    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    onnx.save(model, str(folder / INT8))
-    (folder / DATA).chmod(path.stat().st_mode)  # it was written for its owner alone
-    for name in (ONNX[0], INT8):
-        onnx.checker.check_model(str(folder / name))
+    return axes
+
+
+def _save(onnx: Any, model: Any, path: Path, data: str) -> None:  # noqa: ANN401
+    """A graph, and its weights in a file beside it."""
+    onnx.save(model, str(path), save_as_external_data=True, location=data, size_threshold=_SMALLEST)
+    path.with_name(data).chmod(path.stat().st_mode)  # it was written for its owner alone
+
+
+def _without_shapes(graph: Path) -> Path:
+    """The graph as the quantizers want it: they infer the shapes of its values themselves."""
+    onnx = require("onnx", "export")
+    model = onnx.load(str(graph), load_external_data=False)
+    _replace(model.graph.value_info, [])
+    plain = graph.with_name("plain.onnx")
+    onnx.save(model, str(plain))
+    return plain
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """The quantizers log through the root logger, which prints where nobody has set it up: nothing here prints."""
+    nowhere, root = logging.NullHandler(), logging.getLogger()
+    root.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        root.removeHandler(nowhere)
 
 
 def _rounded(values: FloatArray, axis: int) -> tuple[NDArray[np.int8], FloatArray]:

@@ -21,7 +21,7 @@ class Recipe:
         rate: highest learning rate, that of the head; it rises over the first `warmup` share of steps, then falls
             in a straight line.
         layer_decay: what the rate is multiplied by from each layer to the one below it.
-        batch_tokens: in a batch, padding included.
+        batch_tokens: in a batch, padding included: 4,096 are 42 pairs of 96 tokens, or 128 of 32.
         longest: most tokens of a pair; longer ones are left out, never cut.
         dropout: everywhere but among the probabilities of attention, with one mask for all tokens of a text.
         smoothing: share of the loss that asks for all outputs alike.
@@ -29,7 +29,8 @@ class Recipe:
             and kept.
         warmup, weight_decay: as usual.
         mix: {source: weight}; at 1.5 each of its pairs comes once an epoch and half of them once more.
-        class_weights: {label: weight} of the loss.
+        class_weights: {label: weight} of the loss; a head of two labels takes that of not_entailment for neutral and
+            contradiction too, unless they have their own.
         seed: of the order, the head and the dropout.
     """
 
@@ -67,6 +68,12 @@ class Recipe:
         if unknown:
             message = f"class_weights for {sorted(unknown)}: expected some of {[*COLUMNS, NOT_ENTAILMENT]}"
             raise InputError(message)
+
+    def weight(self, label: str | None, *, binary: bool) -> float:
+        """Of a pair in the loss; None is the label of a pair that has a probability in its place."""
+        if binary and label in COLUMNS[1:] and label not in self.class_weights:
+            label = NOT_ENTAILMENT
+        return self.class_weights.get(label or "", 1.0)
 
 
 def _require(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:

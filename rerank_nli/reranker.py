@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import numpy as np
-
-from rerank_nli import grounding, inputs
-from rerank_nli.errors import InputError, InputTypeError, one_of, require
-from rerank_nli.labels import COLUMNS
+from rerank_nli import conflicts as between
+from rerank_nli import grounding, inputs, prediction
+from rerank_nli.embedding import POOLINGS, embed
+from rerank_nli.errors import InputError, InputTypeError, one_of
 from rerank_nli.loading import load
 from rerank_nli.ranking import KEEPS, divide, named, order
 from rerank_nli.scorer import Scorer
 from rerank_nli.scores import ALPHA, KINDS, NORMALIZATIONS, check_threshold
-from rerank_nli.types import Filtered, Grounding, RankedAnswer, Ranking, Verdict
+from rerank_nli.types import Conflicts, Filtered, Grounding, Probabilities, RankedAnswer, Ranking, Verdict
 from rerank_nli.windows import sentences
 
 if TYPE_CHECKING:
@@ -25,13 +23,12 @@ if TYPE_CHECKING:
 
     from rerank_nli.calibration import Calibration
     from rerank_nli.engines import Engine
+    from rerank_nli.scores import FloatArray
 
 __all__ = ["NLIReranker"]
 
-OUTPUTS = ("array", "logits", "dicts", "labels", "frame")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-_CHUNK = 1024  # pairs of a generator that are scored at a time
 
 
 def _in_thread(verb: Callable[_Arguments, _Result]) -> Callable[_Arguments, Coroutine[Any, Any, _Result]]:
@@ -321,7 +318,64 @@ class NLIReranker:
         ]
         return sorted(ranked, key=lambda a: -a.score)[:top_k]
 
-    def predict(self, pairs: Iterable[Any], output: str = "array") -> Any:  # noqa: ANN401 - it follows `output`
+    def conflicts(self, passages: Iterable[Any], threshold: float = 0.5) -> Conflicts:
+        """Say which passages contradict or agree with each other, and which sentences of them do.
+
+        A whole passage is rarely entailed or denied as a whole, so each sentence of a passage that states something is
+        held against every other passage, as `verify` holds a claim. It is read alone: whom "she" means is not known.
+        The cost is sentences · (n - 1) pairs, more where passages are windowed: 1,900 for 20 passages of 5 sentences.
+        A small model may call sentences contradictory that have nothing to do with each other: compare passages on one
+        matter, as a retriever's are, or raise the threshold.
+
+        Args:
+            passages: n, as `rank`.
+            threshold: 0..1, for P(contradiction) and P(entailment).
+
+        Returns:
+            Strongest first; for each two passages at most one contradiction and one agreement, each in the direction
+            that is the stronger.
+
+        Raises:
+            LabelError: the model has two labels.
+            InputError, InputTypeError: as `rank`.
+        """
+        self.engine.labels.require_contradiction("conflicts")
+        threshold = check_threshold(threshold, "entailment")
+        read = [inputs.text_and_id(f"passage {i}", p) for i, p in enumerate(inputs.listed("passages", passages))]
+        return between.conflicts(self._judge, [text for text, _ in read], threshold)
+
+    def average(
+        self, hypothesis: str, premises: Iterable[Any], weights: Iterable[float] | None = None
+    ) -> Probabilities:
+        """Average the probabilities of one hypothesis over several premises: Σ wᵢ pᵢ / Σ wᵢ.
+
+        Each premise is scored as `predict` scores a pair; equal ones are scored once, and each counts.
+
+        Args:
+            hypothesis: one text.
+            premises: n texts, at least one, each as a passage of `rank`.
+            weights: n numbers, at least 0 and not all 0, as a retriever's scores; None weighs all alike.
+
+        Raises:
+            InputTypeError: a hypothesis or premise that is no text.
+            InputError: no premises, or weights that are not such numbers.
+            QueryTooLongError: the hypothesis leaves fewer than 32 tokens for a premise.
+        """
+        if not isinstance(hypothesis, str):
+            message = f"the hypothesis must be a text, got {hypothesis!r:.80}"
+            raise InputTypeError(message)
+        read = [inputs.text_and_id(f"premise {i}", p) for i, p in enumerate(inputs.listed("premises", premises))]
+        w = inputs.weights(weights, len(read))  # (n,)
+        _, p = self._scorer.predict([(text, hypothesis) for text, _ in read])  # (n, 3)
+        return named(w @ p)
+
+    def predict(
+        self,
+        pairs: Iterable[Any],
+        output: str = "array",
+        *,
+        abstain_below: float | None = None,
+    ) -> Any:  # noqa: ANN401 - it follows `output`
         """Score (premise, hypothesis) pairs as they are, without direction and template.
 
         Args:
@@ -330,18 +384,23 @@ class NLIReranker:
                 its row is that of the window with the largest max(P(entailment), P(contradiction)).
             output: "array" float32 (n, 3) entailment, neutral, contradiction; "logits" float32 (n, C) in the
                 checkpoint's order; "dicts"; "labels"; "frame" (needs pandas). For an iterator a generator of rows.
+            abstain_below: with "labels", a pair whose likeliest label has a lower probability gets "abstain"; "dicts"
+                and "frame" then have the same as "label". 0..1; None never abstains. Of two labels the likelier one
+                has max(P(entailment), 1 - P(entailment)).
 
         Raises:
             InputTypeError: something that is not a pair of texts; the message names its index.
-            InputError: an unknown output, or a frame of an iterator.
+            InputError: an unknown output, a frame of an iterator, or `abstain_below` out of range or with an output
+                that has no label.
             QueryTooLongError: a hypothesis that leaves fewer than 32 tokens for the premise.
         """
-        one_of("output", output, OUTPUTS)
+        one_of("output", output, prediction.OUTPUTS)
+        least = prediction.check_abstention(abstain_below, output)
         if isinstance(pairs, Iterator):
             if output == "frame":
                 message = "a frame of an iterator would have to hold it whole: pass a list, or another output"
                 raise InputError(message)
-            return self._predict_stream(pairs, output)
+            return prediction.stream(self._scorer, pairs, output, least)
         if hasattr(pairs, "columns") and hasattr(pairs, "itertuples"):
             frame: Any = pairs
             missing = [name for name in ("premise", "hypothesis") if name not in frame.columns]
@@ -349,14 +408,39 @@ class NLIReranker:
                 message = f"the frame has no column {missing}: it has {list(frame.columns)}"
                 raise InputError(message)
             pairs = zip(frame["premise"], frame["hypothesis"], strict=True)
-        return self._predict(
-            [inputs.pair(index, pair) for index, pair in enumerate(inputs.listed("pairs", pairs))], output
-        )
+        read = [inputs.pair(index, pair) for index, pair in enumerate(inputs.listed("pairs", pairs))]
+        return prediction.rows(self._scorer, read, output, least)
+
+    def embed(self, texts: Iterable[str], pool: str = "mean") -> FloatArray:
+        """Turn texts into unit vectors by the NLI model's encoder, whose inner products are cosines.
+
+        The encoder was trained to judge pairs: as a retriever it is weaker than a bi-encoder made for that.
+
+        Args:
+            texts: n of them; the windows of a long one are averaged, a blank one becomes zeros.
+            pool: "mean" of all tokens' states, or "cls", the first token's.
+
+        Returns:
+            (n, H) float32.
+
+        Raises:
+            InputError: an unknown pool, or an engine without an encoder.
+            InputTypeError: something that is no text.
+            ModelNotFoundError: an ONNX folder that has the classifier's graph alone.
+        """
+        one_of("pool", pool, POOLINGS)
+        read = inputs.listed("texts", texts)
+        for index, text in enumerate(read):
+            if not isinstance(text, str):
+                message = f"text {index} must be a text, got {text!r:.80}"
+                raise InputTypeError(message)
+        return embed(self.engine, read, pool, self._scorer.batch_tokens)
 
     arank = _in_thread(rank)
     afilter = _in_thread(filter)  # noqa: A003 - the method above, not the builtin
     averify = _in_thread(verify)
     acheck = _in_thread(check)
+    aconflicts = _in_thread(conflicts)
 
     def _rank_all(
         self,
@@ -406,24 +490,3 @@ class NLIReranker:
         sides = [side for verdict in verdicts for side in (verdict.supporting, verdict.refuting)]
         narrowed = iter(grounding.pinpoint(self._judge, sides))
         return [replace(v, supporting=next(narrowed), refuting=next(narrowed)) for v in verdicts]
-
-    def _predict(self, pairs: Sequence[tuple[str, str]], output: str, first: int = 0) -> Any:  # noqa: ANN401
-        logits, p = self._scorer.predict(pairs, first)
-        if output == "logits":
-            return logits
-        if output == "array":
-            return p.astype(np.float32)
-        if output == "labels":
-            if self.engine.labels.binary:
-                return ["entailment" if e >= 0.5 else "not_entailment" for e in p[:, 0]]  # noqa: PLR2004
-            return [COLUMNS[i] for i in p.argmax(axis=1)]
-        dicts = [named(row)._asdict() for row in p]
-        return dicts if output == "dicts" else require("pandas", "eval").DataFrame(dicts, columns=list(COLUMNS))
-
-    def _predict_stream(self, pairs: Iterator[Any], output: str) -> Iterator[Any]:
-        numbered = (inputs.pair(index, pair) for index, pair in enumerate(pairs))
-        for first in count(step=_CHUNK):
-            chunk = list(islice(numbered, _CHUNK))
-            if not chunk:
-                return
-            yield from self._predict(chunk, output, first)

@@ -186,7 +186,9 @@ class Scorer:
         s = self._combined(p)  # (rows,)
         return [[self._pooled(cut, s, p) for cut in passage_cuts] for passage_cuts in cuts]
 
-    def predict(self, pairs: Sequence[tuple[str, str]], first: int = 0) -> tuple[FloatArray, FloatArray]:
+    def predict(
+        self, pairs: Sequence[tuple[str, str]], first: int = 0, *, by_entailment: bool = False
+    ) -> tuple[FloatArray, FloatArray]:
         """Logits and probabilities of (premise, hypothesis) texts, without direction and template.
 
         A premise that the model cannot take whole is windowed; its row is the window's with the largest
@@ -195,6 +197,7 @@ class Scorer:
         Args:
             pairs: n of them.
             first: what an error calls the first one.
+            by_entailment: take the window with the largest P(entailment) alone.
 
         Returns:
             (n, C) float32 and (n, 3) float64.
@@ -212,7 +215,7 @@ class Scorer:
             starts.append(len(windowed))
         logits = self._logits(windowed)  # (m, C)
         p = probabilities(logits, self.engine.labels, self.engine.temperature)  # (m, 3)
-        decided = np.fmax(p[:, 0], p[:, 2])
+        decided = p[:, 0] if by_entailment else np.fmax(p[:, 0], p[:, 2])
         chosen = [a + int(decided[a:b].argmax()) for a, b in pairwise(starts)]
         return logits[chosen], p[chosen]
 

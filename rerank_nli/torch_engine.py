@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.checkpoints import WEIGHTS, find, no_progress_bars, read_json, require_classifier, shards
+from rerank_nli.checkpoints import read_classifier, read_config, shards
 from rerank_nli.engines import FolderEngine
-from rerank_nli.errors import DamagedModelError, InputError, one_of, require
+from rerank_nli.errors import InputError, one_of, require
+from rerank_nli.files import WEIGHTS, find
 from rerank_nli.manifest import sha256
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from rerank_nli.engines import Pairs
     from rerank_nli.scores import FloatArray
+    from rerank_nli.windows import IntArray, Tokens
 
 __all__ = ["TORCH_DTYPES", "TorchEngine"]
 
@@ -25,7 +27,7 @@ TORCH_DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 
 class TorchEngine(FolderEngine):
-    """PyTorch, on the CPU or a GPU, through sentence-transformers' CrossEncoder (needs the `torch` extra).
+    """PyTorch, on the CPU or a GPU, through transformers (needs the `torch` extra).
 
     Args:
         folder: a Hugging Face folder with config.json, weights and tokenizer.
@@ -35,8 +37,8 @@ class TorchEngine(FolderEngine):
         threads: of one batch, for the whole process as torch has it; None leaves torch's own choice.
 
     Raises:
-        ModelNotFoundError, DamagedModelError, LabelError: as OnnxEngine.
-        MissingExtraError: torch or sentence-transformers is not installed.
+        ModelNotFoundError, DamagedModelError, LabelError, InputError: as OnnxEngine.
+        MissingExtraError: torch or transformers is not installed.
     """
 
     name = "torch"
@@ -52,8 +54,8 @@ class TorchEngine(FolderEngine):
     ) -> None:
         one_of("dtype", dtype, TORCH_DTYPES)
         folder = Path(folder).resolve()
-        self._weights = find(folder, WEIGHTS)
-        require_classifier(folder, read_json(folder / "config.json"))
+        self.file = find(folder, WEIGHTS)
+        read_config(folder)
         super().__init__(folder, labels, threads)
         torch = require("torch", "torch")
         cuda = torch.cuda.is_available()
@@ -67,7 +69,8 @@ class TorchEngine(FolderEngine):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         self._pid = os.getpid()
-        self._model = self._open(torch)
+        self._model = read_classifier(folder, self.precision, "torch").to(self.device)
+        self._require_outputs(folder, self._model.config.num_labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process loads the folder anew."""
@@ -77,42 +80,34 @@ class TorchEngine(FolderEngine):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sha256 of the weights, of all their shards if there are several."""
-        return sha256(*shards(self._weights))
+        return sha256(*shards(self.file))
 
     def logits(self, pairs: Pairs) -> FloatArray:
         """(m, C) for one batch of (premise, hypothesis)."""
+        return self._run(self._model, self._template.arrays(pairs), "logits")
+
+    def states(self, texts: Sequence[Tokens]) -> tuple[FloatArray, IntArray]:
+        """(m, S, H) of the encoder's last layer, and its mask (m, S), for one batch of texts that each stand alone."""
+        model, arrays = self._model.base_model, self._template.lone_arrays(texts)
+        encoder = model.get_encoder() if self._model.config.is_encoder_decoder else model
+        return self._run(encoder, arrays, "last_hidden_state"), arrays["attention_mask"]
+
+    def _run(self, model: Any, arrays: dict[str, IntArray], output: str) -> FloatArray:  # noqa: ANN401
         torch = require("torch", "torch")
         if self._pid != os.getpid():
             torch.set_num_threads(1)  # OpenMP's threads did not survive the fork, and waiting for them would hang
             self._pid = os.getpid()
-        arrays = self._template.arrays(pairs)
-        if getattr(self._model.config, "type_vocab_size", 0) < 2:  # noqa: PLR2004 - one type is none
-            del arrays["token_type_ids"]
+        types = getattr(self._model.config, "type_vocab_size", 0) > 1  # one type is none
         try:
             with torch.inference_mode():
-                features = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
-                return self._model(**features).logits.float().cpu().numpy()
+                features = {
+                    name: torch.from_numpy(array).to(self.device)
+                    for name, array in arrays.items()
+                    if types or name != "token_type_ids"
+                }
+                rows: FloatArray = getattr(model(**features), output).float().cpu().numpy()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or re.search("not enough memory|allocate memory", str(error)):
                 raise MemoryError(str(error)) from error
             raise
-
-    def _open(self, torch: Any) -> Any:  # noqa: ANN401
-        sentence_transformers = require("sentence_transformers", "torch")
-        types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        try:
-            with no_progress_bars():
-                encoder = sentence_transformers.CrossEncoder(
-                    str(self.folder),
-                    device=self.device,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    model_kwargs={"dtype": types[self.precision]},
-                )
-        except MemoryError:
-            raise
-        except Exception as error:
-            message = f"the weights in {self.folder} cannot be read ({error}): fetch them again"
-            raise DamagedModelError(message) from error
-        self._require_outputs(self.folder, encoder.model.config.num_labels)
-        return encoder.model.eval()
+        return rows

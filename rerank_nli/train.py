@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.checkpoints import locate, max_length, no_progress_bars, read_json, read_tokenizer
+from rerank_nli.checkpoints import max_length, no_progress_bars, read_json, read_tokenizer
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Examples, loss
 from rerank_nli.export import check_card, export
-from rerank_nli.labels import COLUMNS, Labels
+from rerank_nli.files import locate
+from rerank_nli.heads import open_base
+from rerank_nli.labels import COLUMNS
 from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
@@ -58,11 +60,12 @@ def train(
         pairs: what `read_pairs` gives.
         out: folder for state.pt and log.jsonl (the loss of each step, the accuracy on each dev set), checkpoint (the
             best so far, as Hugging Face saves it) and, at the end, bundle.
-        base: folder or Hub id of an encoder, whose new head has `labels`, or of a classifier, whose head stays.
+        base: folder or Hub id of an encoder, which gets a new head, or of a classifier, whose head stays or, where
+            `labels` are others than its names, becomes one that starts with what it knew.
         dev: {name: pairs}. The best has the highest mean accuracy on them; the temperature is fitted on their even
             rows and the manifest's figures are of the odd ones. Without any, the last is the best.
         recipe: how.
-        labels: names of the outputs; entailment, neutral, contradiction where neither says.
+        labels: names of the outputs, two or three; None is a classifier's own, or entailment, neutral, contradiction.
         card: of the bundle's manifest: name, version, base, data with licences, window.
         device: "auto", "cpu", "cuda" …
         bf16: compute in bfloat16; None measures what is faster here.
@@ -110,7 +113,7 @@ class _Run:
         self.out, self.recipe = out, recipe
         self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         torch.manual_seed(recipe.seed)
-        self.model, self.labels = _model(base, labels, recipe.dropout)
+        self.model, self.labels = open_base(base, labels, recipe.dropout)
         self.model.to(self.device)
         config = read_json(base / "config.json")
         self.tokenizer, self.pad = read_tokenizer(base, config)
@@ -121,7 +124,7 @@ class _Run:
             message = f"none of {len(pairs)} pairs is at most {longest} tokens long: raise longest"
             raise InputError(message)
         self.dev = {name: Examples(some, self.tokenizer, self.labels, WIDTHS[-1]) for name, some in dev.items()}
-        weights = [recipe.class_weights.get(pair.label or "", 1.0) for pair in self.data.pairs]
+        weights = [recipe.weight(pair.label, binary=self.labels.binary) for pair in self.data.pairs]
         self.weights = np.array(weights, dtype=np.float32)
         self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
@@ -129,6 +132,7 @@ class _Run:
         self.plan = [batch for epoch in whole for batch in epoch][: math.ceil(len(whole[0]) * recipe.epochs)]
         self.steps, self.step, self.best, self.seconds = len(self.plan), 0, -1.0, 0.0
         self.what = {"recipe": asdict(recipe), "base": str(base), "pairs": len(pairs), "left_out": self.data.left_out}
+        self.what["labels"] = list(self.labels.names)
         self.bf16 = bf16
         self._resume()
         if self.bf16 is None:
@@ -257,71 +261,15 @@ class _Run:
         (self.out / _LOG).write_text("".join(rows[: self.step]), encoding="utf-8")
 
 
-def _model(base: Path, labels: Sequence[str] | None, dropout: float) -> tuple[Any, Labels]:
-    """A classifier as it is, or an encoder with a new head."""
-    transformers = require("transformers", "train")
-    config = read_json(base / "config.json")
-    classifier = any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
-    names = list(labels or COLUMNS)
-    head: dict[str, Any] = {}
-    if classifier:
-        resolved = Labels.resolve(config.get("id2label"), labels)
-    else:
-        resolved = Labels.of(names)
-        head = {"num_labels": len(names)}
-    log = require("transformers.utils.logging", "train")
-    level = log.get_verbosity()
-    log.set_verbosity_error()  # that the head is new is no news here
-    try:
-        with no_progress_bars():
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(
-                str(base),
-                local_files_only=True,
-                trust_remote_code=False,
-                attn_implementation="eager",  # trains faster than SDPA on CPUs
-                dtype=require("torch", "train").float32,
-                **head,
-            )
-    except (OSError, ValueError) as error:
-        message = f"{base} holds no encoder that can be trained ({error})"
-        raise InputError(message) from error
-    finally:
-        log.set_verbosity(level)
-    model.config.id2label = dict(enumerate(resolved.names))
-    model.config.label2id = {name: n for n, name in enumerate(resolved.names)}
-    _share_dropout(model, dropout)
-    return model, resolved
-
-
-def _share_dropout(model: Any, rate: float) -> None:  # noqa: ANN401
-    """Dropout with one mask for all tokens of a text (Gal and Ghahramani 2016), which costs next to nothing to draw.
-
-    None of the probabilities of attention, where it halves the speed.
-    """
-    torch = require("torch", "train")
-
-    class Shared(torch.nn.Module):  # type: ignore[misc, name-defined]
-        def forward(self, hidden: Any) -> Any:  # noqa: ANN401
-            if not self.training:
-                return hidden
-            shape = (len(hidden), *[1] * (hidden.ndim - 2), hidden.shape[-1])
-            return hidden * ((torch.rand(shape, device=hidden.device) >= rate) / (1 - rate)).to(hidden.dtype)
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, torch.nn.Dropout):
-            if "self" in name.split("."):
-                module.p = 0.0
-            else:
-                model.set_submodule(name, Shared())
-
-
 def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
     """Parameters by layer, each with its share of the rate; biases and norms do not decay."""
-    depth = model.config.num_hidden_layers
+    decoder = model.config.decoder_layers if model.config.is_encoder_decoder else 0
+    depth = model.config.num_hidden_layers + decoder
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         number = re.search(r"\blayers?\.(\d+)\.", name)
-        below = depth - 1 - int(number[1]) if number else depth if "embeddings" in name else 0
+        top = decoder if ".decoder." in name else depth
+        below = top - 1 - int(number[1]) if number else depth if re.search("embed|shared", name) else 0
         matrix = parameter.ndim > 1
         decay = {"weight_decay": recipe.weight_decay if matrix else 0.0, "scale": recipe.layer_decay**below}
         groups.setdefault((below, matrix), {"params": [], **decay})["params"].append(parameter)

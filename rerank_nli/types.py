@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "Conflicts",
     "Filtered",
+    "Foreign",
     "Grounding",
     "Probabilities",
     "RankedAnswer",
     "RankedPassage",
     "Ranking",
+    "Relation",
     "Span",
     "Verdict",
 ]
@@ -273,3 +276,100 @@ class RankedAnswer:
             "score": self.score,
             "evidence": self.evidence.to_dict(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What one passage says of a sentence of another.
+
+    Attributes:
+        kind: "contradict" or "agree".
+        probability: P(contradiction) or P(entailment) of the sentence, given the strongest window of the other passage.
+        first, second: positions of the two passages in the caller's list, `first` the lower.
+        claim: `first` or `second`, whichever the sentence is of.
+        first_span, second_span: characters of the sentence in its passage, and of the deciding sentence in the other.
+        first_text, second_text: what stands there.
+    """
+
+    kind: Literal["contradict", "agree"]
+    probability: float
+    first: int
+    second: int
+    claim: int
+    first_span: Span
+    second_span: Span
+    first_text: str
+    second_text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The relation as JSON types."""
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**row, "first_span": list(self.first_span), "second_span": list(self.second_span)}
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicts(Sequence[Relation]):
+    """Which passages contradict or agree with each other, strongest first.
+
+    Attributes:
+        relations: at most one contradiction and one agreement for each two passages.
+        passages: how many passages were compared.
+        threshold: what each probability has reached.
+    """
+
+    relations: tuple[Relation, ...]
+    passages: int
+    threshold: float
+
+    @overload
+    def __getitem__(self, index: int) -> Relation: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Relation, ...]: ...
+    def __getitem__(self, index: int | slice) -> Relation | tuple[Relation, ...]:
+        """The relation at a place, or a tuple of them."""
+        return self.relations[index]
+
+    def __len__(self) -> int:
+        """How many relations there are."""
+        return len(self.relations)
+
+    def __iter__(self) -> Iterator[Relation]:
+        """Strongest first."""
+        return iter(self.relations)
+
+    @property
+    def contradictions(self) -> tuple[Relation, ...]:
+        """Those of kind "contradict", strongest first."""
+        return tuple(r for r in self.relations if r.kind == "contradict")
+
+    @property
+    def agreements(self) -> tuple[Relation, ...]:
+        """Those of kind "agree", strongest first."""
+        return tuple(r for r in self.relations if r.kind == "agree")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The relations as JSON types."""
+        return {
+            "passages": self.passages,
+            "threshold": self.threshold,
+            "relations": [r.to_dict() for r in self.relations],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A text in a language that the model's card does not list.
+
+    Attributes:
+        index: position in the caller's list.
+        language: ISO 639 code of the likeliest language.
+        probability: of that language, 0..1.
+    """
+
+    index: int
+    language: str
+    probability: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        return {"index": self.index, "language": self.language, "probability": self.probability}

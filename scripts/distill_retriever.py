@@ -88,6 +88,7 @@ def write(base: Path, out: Path, dims: int, sif: float, scores: Path | None = No
             base=BASE,
             data=SOURCE,
             scores=measured(scores, bundle / "model.safetensors"),
+            languages=["en"],
             max_length=model.max_length,
             precision="int8",
             files={name: sha256(bundle / name) for name in FILES},

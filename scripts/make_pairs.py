@@ -11,7 +11,7 @@ swapped     contradictions the other way round, which they remain
 edited      numbers, names and negations changed in what was entailed
 scifact     claims against the evidence sentences, the other sentences and the whole of the abstracts that they cite
 
-No text of a development set takes part (prove_apart.py shows it). Needs the extras `demo` and `export`.
+No text of a development set takes part (prove_apart.py shows it). Needs the extras `demo` and `torch`.
 """
 
 from __future__ import annotations

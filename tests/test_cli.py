@@ -302,3 +302,51 @@ def test_demo_takes_every_score_kind(capsys: pytest.CaptureFixture[str], score: 
     """The filter's threshold lies in the score's range; the verdict keeps its own."""
     status, out, _ = run(capsys, "demo", "--json", "--score", score, "--threshold", threshold)
     assert (status, json.loads(out)["threshold"]) == (0, float(threshold))
+
+
+def test_classify_gives_labels_line_by_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`classify` prints score, label and text of each line; a record may bring its own labels; `-` abstains."""
+    file = tmp_path / "texts.txt"
+    own = {"text": "A loaf of rye, please!", "labels": ["a court of law", "bread"]}
+    file.write_text(f"The striker scored twice in the match.\n\n{json.dumps(own)}\n", encoding="utf-8")
+    status, out, _ = run(capsys, "classify", "--labels", "sports, politics", str(file))
+    assert (status, [line.split()[1] for line in out.splitlines()]) == (0, ["sports", "bread"])
+    status, out, _ = run(capsys, "classify", "--labels", "sports,politics", "--threshold", "0.999", str(file))
+    assert (status, [line.split()[1] for line in out.splitlines()]) == (0, ["-", "-"])
+
+
+def test_classify_prints_json_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`classify --json` prints every label's score, numbered through a long input, in the order it came in."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("The striker scored twice.\n" * 300 + "Parliament passed a law.\n"))
+    settings = ("--labels", "sports,politics", "--multi-label", "--template", "On {label}.", "--template", "{label}")
+    status, out, _ = run(capsys, "classify", "--json", *settings, "--outputs", "entailment,neutral,contradiction")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (status, [row["index"] for row in rows]) == (0, list(range(301)))
+    assert rows[0]["scores"] == rows[299]["scores"]
+    assert list(rows[300]["scores"]) == ["politics", "sports"]
+    assert sum(rows[300]["scores"].values()) != pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments", "says"),
+    [
+        ("x", [], 'line 2 brings no "labels": give --labels'),
+        ("x", ["--labels", "a,,b"], "--labels: label 1 must be a text that is not blank"),
+        ("x", ["--labels", "a,b,a"], "--labels: labels 0 and 2 are both 'a'"),
+        ("x", ["--labels", "a,b", "--threshold", "2"], "threshold 2.0: expected a number in 0..1"),
+        ("x", ["--labels", "a,b", "--template", "nothing"], "has no {label}"),
+        ('{"labels": ["a"]}', ["--labels", "a,b"], "line 2: expected an object with 'text'"),
+        ('{"text": 3}', ["--labels", "a,b"], 'line 2: "text" must be a text, got 3'),
+        ('{"text": "x", "labels": "a"}', [], "line 2: labels must be a list of them, got 'a'"),
+        ('{"text": "x", "labels": []}', [], "line 2: labels: there is none"),
+    ],
+)
+def test_classify_names_the_line_of_bad_input(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, arguments: list[str], says: str
+) -> None:
+    """What `classify` cannot use ends in status 2 and one line that says where it stands."""
+    file = tmp_path / "texts.jsonl"
+    file.write_text(f'{{"text": "fine", "labels": ["a", "b"]}}\n{line}\n', encoding="utf-8")
+    status, out, err = run(capsys, "classify", *arguments, str(file))
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert says in err

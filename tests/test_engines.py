@@ -20,7 +20,6 @@ from texts import batch_logits
 
 import rerank_nli
 from rerank_nli import (
-    DamagedModelError,
     FunctionEngine,
     InputError,
     InputTypeError,
@@ -32,6 +31,8 @@ from rerank_nli import (
     load,
 )
 from rerank_nli.checkpoints import max_length, read_json
+from rerank_nli.cli import main
+from rerank_nli.files import this_processor
 from rerank_nli.manifest import sha256
 from rerank_nli.onnx_engine import BUNDLED
 
@@ -319,7 +320,9 @@ def test_roberta_counts_positions_after_padding(roberta: Path, tmp_path: Path) -
     assert config["max_position_embeddings"] == 514
     assert max_length(tmp_path, {**config, "pad_token_id": None}) == 512
     assert max_length(tmp_path, {**config, "model_type": "bert"}) == 514
-    assert max_length(tmp_path, {}) == 512
+    assert max_length(tmp_path, {"max_position_embeddings": 514, "model_type": "mpnet", "pad_token_id": 1}) == 512
+    assert max_length(tmp_path, {"n_positions": 1024}) == 1024
+    assert max_length(tmp_path, {"max_position_embeddings": -1}) == max_length(tmp_path, {}) == 512
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 256}', encoding="utf-8")
     assert max_length(tmp_path, config) == 256
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}', encoding="utf-8")
@@ -428,15 +431,113 @@ def test_onnx_in_its_usual_folder(exported: OnnxEngine, checkpoint: Path, tmp_pa
 
 
 def test_weights_beside_the_graph_are_told_apart(exported: OnnxEngine, checkpoint: Path, tmp_path: Path) -> None:
-    """Weights in a file beside the graph count for the fingerprint."""
-    for file in (checkpoint / "config.json", checkpoint / "tokenizer.json", exported.file):
-        shutil.copy(file, tmp_path)
-    prints = [OnnxEngine(tmp_path).fingerprint]
-    for content in (b"one", b"two"):
-        (tmp_path / "model.onnx_data").write_bytes(content)
-        prints.append(OnnxEngine(tmp_path).fingerprint)
-    assert prints[0] == exported.fingerprint
-    assert len(set(prints)) == 3
+    """Weights in a file that the graph names count for the fingerprint, and those of another graph do not."""
+    onnx = pytest.importorskip("onnx")
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(checkpoint / name, tmp_path)
+    prints = [exported.fingerprint]
+    for beside in ("model.onnx_data", "model.onnx.data", "weights.bin"):
+        model = onnx.load(str(exported.file))
+        onnx.save(model, str(tmp_path / "model.onnx"), save_as_external_data=True, location=beside)
+        engine = OnnxEngine(tmp_path)
+        assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-6)
+        prints.append(engine.fingerprint)
+    content = np.fromfile(tmp_path / beside, dtype=np.uint8)
+    content[-1] ^= 1
+    content.tofile(tmp_path / beside)
+    prints.append(OnnxEngine(tmp_path).fingerprint)
+    assert len(set(prints)) == 5
+    (tmp_path / "model_O4.onnx_data").write_bytes(b"of another graph")
+    assert OnnxEngine(tmp_path).fingerprint == prints[-1]
+
+
+# Graphs of others in int8
+
+
+def _published(exported: OnnxEngine, checkpoint: Path, folder: Path, graphs: dict[str, Path]) -> Path:
+    """A folder as sentence-transformers publishes it: weights, config, tokenizer, and graphs in onnx/."""
+    shutil.copytree(checkpoint, folder)
+    for name, graph in {"onnx/model.onnx": exported.file, **graphs}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(graph, folder / name)
+    return folder
+
+
+@pytest.mark.skipif(not this_processor(), reason="no graph is made for this processor")
+@pytest.mark.parametrize("place", ["", "onnx/"])
+def test_a_graph_made_for_this_processor(
+    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, place: str
+) -> None:
+    """The int8 graph that is made for this processor is taken by auto and by int8, the fp32 one by fp32."""
+    own = place + this_processor()[0]
+    graphs = {own: dynamic, "model_int8.onnx": exported.file, "onnx/model_qint8_other.onnx": exported.file}
+    folder = _published(exported, checkpoint, tmp_path / "published", graphs)
+    for engine, dtype in (("auto", "auto"), ("auto", "int8"), ("onnx", "auto"), ("onnx", "int8")):
+        opened = load(folder, engine=engine, dtype=dtype, device="cpu")
+        assert isinstance(opened, OnnxEngine)
+        assert (opened.file, opened.precision, opened.folder) == (folder / own, "int8", folder)
+    fp32 = load(folder, dtype="fp32", device="cpu")
+    assert isinstance(fp32, OnnxEngine)
+    assert (fp32.file, fp32.precision) == (folder / "onnx" / "model.onnx", "fp32")
+
+
+def test_a_graph_made_for_another_processor(
+    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path
+) -> None:
+    """An int8 graph for other processors is taken by its name only; auto takes fp32 before one that is for any."""
+    kinds = ("qint8_avx512_vnni", "qint8_avx512", "quint8_avx2", "qint8_arm64")
+    others = [f"onnx/model_{kind}.onnx" for kind in kinds if f"model_{kind}.onnx" not in this_processor()]
+    graphs = {**dict.fromkeys(others, dynamic), "onnx/model_quantized.onnx": dynamic}
+    folder = _published(exported, checkpoint, tmp_path / "published", graphs)
+    opened = [load(folder, dtype=dtype, device="cpu") for dtype in ("auto", "int8")]
+    assert all(isinstance(engine, OnnxEngine) for engine in opened)
+    assert [(e.file.name, e.precision) for e in opened if isinstance(e, OnnxEngine)] == [
+        ("model.onnx", "fp32"),
+        ("model_quantized.onnx", "int8"),
+    ]
+    assert load(folder / others[0]).precision == "int8"
+    (folder / "onnx" / "model.onnx").unlink()
+    assert load(folder, device="cpu").name == "torch"
+    (folder / "model.safetensors").unlink()
+    assert load(folder).precision == "int8"
+
+
+@pytest.mark.parametrize("name", ["model_quantized.onnx", "model_quint8_avx2.onnx", "graph.onnx"])
+def test_int8_of_others_scores_each_pair_on_its_own(
+    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, name: str
+) -> None:
+    """A graph that rounds with one scale for a batch, whatever its name, scores a pair the same in any company."""
+    folder = _published(exported, checkpoint, tmp_path / "published", {name: dynamic})
+    engine = OnnxEngine(folder / name)
+    assert engine.precision == "int8"
+    alone = np.concatenate([batch_logits(engine, [pair]) for pair in PAIRS])
+    assert (batch_logits(engine, PAIRS) == alone).all()
+    assert (batch_logits(engine, PAIRS[::-1]) == alone[::-1]).all()
+    assert alone == pytest.approx(batch_logits(exported, PAIRS), abs=1)
+    assert (alone != batch_logits(exported, PAIRS)).any()
+    session = pytest.importorskip("onnxruntime").InferenceSession(folder / name)
+    arrays = engine._template.arrays([(engine.tokenize([a])[0], engine.tokenize([b])[0]) for a, b in PAIRS])
+    together = session.run(None, arrays)[0]
+    assert (together != alone).any()  # what the runtime alone would give depends on the batch
+
+
+@pytest.mark.parametrize(("dtype", "name"), [("fp32", "model.onnx"), ("int8", "model_quantized.onnx")])
+def test_doctor_names_the_file(
+    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    dtype: str, name: str,
+) -> None:  # fmt: skip
+    """`doctor` says which file was opened, and what it computes in."""
+    folder = _published(exported, checkpoint, tmp_path / "published", {"onnx/model_quantized.onnx": dynamic})
+    main(["doctor", str(folder), "--dtype", dtype, "--device", "cpu"])
+    assert re.search(rf"onnx engine in {dtype} \(auto: .*\), {re.escape(name)}, 128 tokens", capsys.readouterr().out)
+
+
+def test_fp32_of_others_is_scored_in_batches(exported: OnnxEngine, checkpoint: Path, tmp_path: Path) -> None:
+    """A graph in fp32 gets a whole batch at once: only rounding needs pairs to be apart."""
+    folder = _published(exported, checkpoint, tmp_path / "published", {})
+    engine = OnnxEngine(folder)
+    assert not engine._alone
+    assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-6)
 
 
 def test_shards_are_told_apart(copied: Path, checkpoint: Path) -> None:
@@ -457,6 +558,29 @@ def test_shards_are_told_apart(copied: Path, checkpoint: Path) -> None:
     changed = {name: weights[name] * 2 for name in shards["model-2.safetensors"]}
     save_file(changed, copied / "model-2.safetensors", metadata={"format": "pt"})
     assert TorchEngine(copied, device="cpu").fingerprint != fingerprint
+
+
+def test_a_cross_encoder_of_sentence_transformers(
+    copied: Path, torch_engine: TorchEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What sentence-transformers saved opens with the same logits, also where sentence-transformers is not there."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    (copied / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, "pad_token": "[PAD]"}),
+        encoding="utf-8",
+    )
+    sentence_transformers.CrossEncoder(str(copied), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "modules.json").is_file()
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    engine = load(tmp_path / "saved", device="cpu")
+    assert isinstance(engine, TorchEngine)
+    assert (engine.max_length, engine.labels) == (64, torch_engine.labels)
+    assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(torch_engine, PAIRS), abs=1e-6)
+
+
+def test_attention_is_the_fast_one(torch_engine: TorchEngine) -> None:
+    """In torch attention is computed by the fused operator where the architecture has it."""
+    assert torch_engine._model.config._attn_implementation == "sdpa"
 
 
 def test_export_goes_to_the_cache_only(exported: OnnxEngine, checkpoint: Path) -> None:
@@ -519,19 +643,11 @@ def test_a_vocabulary_is_converted_in_the_cache(copied: Path, torch_engine: Torc
 
 def test_a_vocabulary_that_cannot_be_read(copied: Path) -> None:
     """A tokenizer that transformers cannot convert is an error that says to add tokenizer.json."""
-    (copied / "tokenizer.json").unlink()
-    (copied / "tokenizer.model").write_bytes(b"no sentencepiece")
+    _only_vocabulary(copied)
     (copied / "config.json").write_text(
         json.dumps({**read_json(copied / "config.json"), "model_type": "nothing-known"}), encoding="utf-8"
     )
     with pytest.raises(ModelNotFoundError, match=r"holds no tokenizer that can be read.*add its tokenizer.json"):
-        TorchEngine(copied, device="cpu")
-
-
-def test_no_tokenizer(copied: Path) -> None:
-    """A folder without any tokenizer is an error that lists what was looked for."""
-    (copied / "tokenizer.json").unlink()
-    with pytest.raises(ModelNotFoundError, match=r"no tokenizer\.json, nor one of vocab\.txt, spm\.model.*add"):
         TorchEngine(copied, device="cpu")
 
 
@@ -548,232 +664,3 @@ def test_truncation_and_padding_of_a_tokenizer_are_cleared(copied: Path, torch_e
     engine = TorchEngine(copied, device="cpu")
     assert [len(t) for t in engine.tokenize(list(PAIRS[1]))] == [len(t) for t in torch_engine.tokenize(list(PAIRS[1]))]
     assert (batch_logits(engine, PAIRS) == batch_logits(torch_engine, PAIRS)).all()
-
-
-# What is missing, damaged or meant to harm
-
-
-def test_no_such_folder(tmp_path: Path) -> None:
-    """A folder or file that is not there is an error that names it, and is not looked for on the Hub."""
-    for model in (
-        tmp_path / "none",
-        str(tmp_path / "none"),
-        "./none",
-        "~/no/such",
-        tmp_path / "none.onnx",
-        "a b",
-        "a/b/c",
-    ):
-        with pytest.raises(ModelNotFoundError, match=r"^no such folder: "):
-            load(model)
-    with pytest.raises(ModelNotFoundError, match=r"none of none\.onnx \(it has: \[\]\)"):
-        OnnxEngine(tmp_path / "none.onnx")
-
-
-@pytest.mark.parametrize("model", [None, 3, b"mini", ["mini"]])
-def test_not_a_model(model: Any) -> None:
-    """Anything but a text or Path is a type error that shows it."""
-    with pytest.raises(InputTypeError, match="a model is a folder, a Hub id or 'mini', got"):
-        load(model)
-
-
-@pytest.mark.parametrize("engine", ["onnx", "torch", "auto"])
-def test_an_empty_folder(tmp_path: Path, engine: str) -> None:
-    """A folder without a model is an error that lists what was looked for and what is there."""
-    (tmp_path / "notes.md").write_text("", encoding="utf-8")
-    with pytest.raises(ModelNotFoundError, match=r"has none of model\..* \(it has: \['notes\.md'\]\)"):
-        load(tmp_path, engine=engine)
-
-
-def test_unknown_names(checkpoint: Path, exported: OnnxEngine) -> None:
-    """Unknown engines, types and devices are errors that say what there is."""
-    with pytest.raises(InputError, match=r"'tensorrt'.*'auto', 'onnx', 'torch'"):
-        load(checkpoint, engine="tensorrt")
-    with pytest.raises(InputError, match=r"'int4'.*'auto', 'fp32', 'bf16', 'fp16', 'int8'"):
-        load(checkpoint, dtype="int4")
-    with pytest.raises(InputError, match="device='nowhere' cannot be used here"):
-        load(checkpoint, device="nowhere")
-    with pytest.raises(InputError, match="device='cuda', dtype='auto': the ONNX engine computes in fp32 or int8"):
-        load(exported.folder, device="cuda")
-    with pytest.raises(InputError, match="dtype='fp16'"):
-        load(exported.folder, dtype="fp16")
-
-
-def test_a_hub_id_that_is_not_in_the_cache() -> None:
-    """A Hub id that cannot be fetched is one error that names it and the cache that was looked in."""
-    with pytest.raises(ModelNotFoundError) as caught:
-        load("someone/nowhere-to-be-found")
-    assert "'someone/nowhere-to-be-found' is no folder here" in str(caught.value)
-    assert os.environ["HF_HUB_CACHE"] in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def _hub_folder(name: str, files: list[Path]) -> Path:
-    """Files as the Hub's cache would hold them: refs, blobs, and a snapshot that points to those."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    root = Path(os.environ["HF_HUB_CACHE"]) / f"models--{name.replace('/', '--')}"
-    snapshot = root / "snapshots" / commit
-    for folder in (root / "refs", root / "blobs", snapshot):
-        folder.mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit, encoding="utf-8")
-    for file in files:
-        shutil.copy(file, root / "blobs" / file.name)
-        (snapshot / file.name).symlink_to(root / "blobs" / file.name)
-    return snapshot
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the cache has no links there")
-def test_a_hub_id_in_the_cache(exported: OnnxEngine, checkpoint: Path) -> None:
-    """A Hub id is found in the Hub's cache without a network, by branch and by commit."""
-    files = [checkpoint / "config.json", checkpoint / "tokenizer.json", exported.file]
-    snapshot = _hub_folder("someone/cached", files)
-    for revision in (None, "main", snapshot.name):
-        engine = load("someone/cached", revision=revision)
-        assert isinstance(engine, OnnxEngine)
-        assert engine.folder == snapshot
-        assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-6)
-    with pytest.raises(ModelNotFoundError, match="someone/cached"):
-        load("someone/cached", revision="no-such-branch")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the cache has no links there")
-def test_a_hub_id_without_a_model(checkpoint: Path) -> None:
-    """A cached Hub id without weights is an error that lists what is there."""
-    _hub_folder("someone/empty", [checkpoint / "config.json"])
-    with pytest.raises(ModelNotFoundError, match=r"it has: \['config\.json'\]"):
-        load("someone/empty")
-
-
-def test_another_cache_by_environment(tmp_path: Path) -> None:
-    """The error names the cache that HF_HUB_CACHE set, in a process of its own."""
-    program = "from rerank_nli import load\ntry: load('a/b')\nexcept FileNotFoundError as error: print(error)"
-    assert str(tmp_path / "hub") in _run(program, HF_HUB_CACHE=str(tmp_path / "hub"))
-
-
-def test_truncated_weights(copied: Path) -> None:
-    """Half a safetensors file is an error that names the folder."""
-    path = copied / "model.safetensors"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DamagedModelError, match=re.escape(f"the weights in {copied} cannot be read")):
-        load(copied, device="cpu")
-
-
-@pytest.mark.xfail(reason="the torch engine leaves weights that are missing at random values")
-def test_missing_weights(copied: Path) -> None:
-    """A checkpoint that lacks a layer is an error: random numbers would take its place."""
-    from safetensors.numpy import load_file, save_file
-
-    path = copied / "model.safetensors"
-    save_file({k: v for k, v in load_file(path).items() if "layer.1" not in k}, path, metadata={"format": "pt"})
-    with pytest.raises(DamagedModelError, match="missing"):
-        load(copied, device="cpu")
-
-
-@pytest.mark.parametrize("names", [TWO, ["entailment", "neutral", "contradiction"]])
-def test_not_a_classifier(make_checkpoint: Callable[..., Path], names: list[str]) -> None:
-    """A masked language model with labels= is an error: its head would be made of random numbers."""
-    folder = make_checkpoint("BertForMaskedLM")
-    with pytest.raises(InputError, match=r"holds \['BertForMaskedLM'\], not a sequence classifier"):
-        load(folder, labels=names)
-    with pytest.raises(InputError, match="not a sequence classifier"):
-        load(folder, labels=names, engine="onnx")
-
-
-def test_a_relevance_reranker(make_checkpoint: Callable[..., Path]) -> None:
-    """A checkpoint with one output is refused by its own name, and with labels= by their number."""
-    folder = make_checkpoint("BertForSequenceClassification", id2label={0: "LABEL_0"})
-    with pytest.raises(LabelError, match="relevance reranker"):
-        load(folder)
-    with pytest.raises(LabelError, match="has 2 names, but the checkpoint has 1 outputs"):
-        load(folder, labels=TWO)
-
-
-def test_labels_of_another_number_than_outputs(
-    make_checkpoint: Callable[..., Path], exported: OnnxEngine, checkpoint: Path, tmp_path: Path
-) -> None:
-    """Where the config names no labels, another number of them than of outputs is an error in both engines."""
-    with pytest.raises(InputError, match="has 2 outputs, but 3 labels"):
-        TorchEngine(make_checkpoint("BertForSequenceClassification", num_labels=2), ["entailed", "neutral", "refuted"])
-    shutil.copy(exported.file, tmp_path)
-    shutil.copy(checkpoint / "tokenizer.json", tmp_path)
-    with pytest.raises(InputError, match="has 3 outputs, but 2 labels"):
-        OnnxEngine(tmp_path, TWO)
-
-
-def test_other_errors_of_a_runtime_are_passed_on(torch_engine: TorchEngine, exported: OnnxEngine) -> None:
-    """A pair longer than the model's positions, which no scorer makes, raises the runtime's own error."""
-    pair = ("cat " * 200, "mat")
-    with pytest.raises(RuntimeError, match="must match"):
-        batch_logits(torch_engine, [pair])
-    with pytest.raises(Exception, match="ONNXRuntimeError"):
-        batch_logits(exported, [pair])
-
-
-@pytest.mark.parametrize("content", [b"", b"not a graph", None])
-def test_damaged_onnx(exported: OnnxEngine, checkpoint: Path, tmp_path: Path, content: bytes | None) -> None:
-    """An ONNX file that is empty, something else, or cut short is an error that names it."""
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copy(checkpoint / name, tmp_path)
-    whole = exported.file.read_bytes()
-    (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(DamagedModelError, match=re.escape(f"{tmp_path / 'model.onnx'} cannot be read as ONNX")):
-        load(tmp_path)
-
-
-def test_a_bundle_that_was_changed(exported: OnnxEngine, tmp_path: Path) -> None:
-    """A bundle whose file is not the one in its manifest is not opened."""
-    bundle = shutil.copytree(exported.folder, tmp_path / "bundle")
-    with (bundle / "model.onnx").open("ab") as file:
-        file.write(b" ")
-    with pytest.raises(DamagedModelError, match=r"model.onnx is damaged"):
-        load(bundle)
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "tokenizer.json"])
-@pytest.mark.parametrize("engine", ["torch", "onnx"])
-def test_damaged_text_files(copied: Path, name: str, engine: str) -> None:
-    """A JSON file that is cut short is an error that names it."""
-    (copied / name).write_text('{"a":', encoding="utf-8")
-    with pytest.raises(DamagedModelError, match=re.escape(str(copied / name))):
-        load(copied, engine=engine, device="cpu")
-
-
-def test_bin_weights(copied: Path, torch_engine: TorchEngine) -> None:
-    """Weights in pytorch_model.bin give the same logits."""
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import load_file
-
-    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
-    (copied / "model.safetensors").unlink()
-    engine = load(copied, device="cpu")
-    assert (batch_logits(engine, PAIRS) == batch_logits(torch_engine, PAIRS)).all()
-    assert engine.fingerprint != torch_engine.fingerprint
-
-
-class _Harm:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.path, "harm")
-
-
-def test_a_bin_file_that_would_run_code(copied: Path, tmp_path: Path) -> None:
-    """A pickle that would run code is refused as damaged, by both engines, and the code does not run."""
-    torch = pytest.importorskip("torch")
-    (copied / "model.safetensors").unlink()
-    torch.save({"classifier.bias": _Harm(tmp_path / "ran")}, copied / "pytorch_model.bin")
-    for engine in ("torch", "onnx"):
-        with pytest.raises(DamagedModelError, match=re.escape(f"the weights in {copied}")):
-            load(copied, engine=engine, device="cpu")
-    assert not (tmp_path / "ran").exists()
-    torch.load(copied / "pytorch_model.bin", weights_only=False)
-    assert (tmp_path / "ran").exists()  # so it would have run
-
-
-def test_loading_prints_nothing(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Loading in torch writes nothing, neither bars nor warnings."""
-    load(checkpoint, device="cpu")
-    assert capfd.readouterr() == ("", "")

@@ -12,6 +12,7 @@ from rerank_nli.errors import InputError, MissingExtraError, RerankNLIError, one
 TREE = {
     "CalibrationError": ValueError,
     "DamagedModelError": ValueError,
+    "ExportError": ValueError,
     "InputError": ValueError,
     "InputTypeError": TypeError,
     "LabelError": ValueError,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from texts import CARD, batch_logits
+from texts import CARD, batch_logits, mixed_pairs
 
 import rerank_nli
-from rerank_nli import DamagedModelError, InputError, LabelError, ModelNotFoundError, OnnxEngine
-from rerank_nli.export import export
+from rerank_nli import DamagedModelError, InputError, LabelError, ModelNotFoundError, OnnxEngine, load
+from rerank_nli.export import FORMS, export
 from rerank_nli.manifest import Manifest, sha256
 from rerank_nli.onnx_engine import BUNDLED
 
@@ -27,6 +28,7 @@ PAIRS = [
     ("The quick brown fox jumps over a lazy dog, and nobody sees it!", "No cat."),
     ("a", "b"),
 ]
+MIXED = [(premise[: 12 + 9 * i], hypothesis[:20]) for i, (premise, hypothesis) in enumerate(mixed_pairs()[:9])]
 MODEL = ["model.onnx", "model.onnx_data", "model_int8.onnx", "tokenizer.json"]
 
 
@@ -37,7 +39,7 @@ def test_a_bundle_is_complete(int8: Path) -> None:
 
 
 def test_an_fp32_bundle_has_one_graph(exported: OnnxEngine) -> None:
-    """An export with int8=False has its weights in its only graph, and says that they are fp32."""
+    """An export in the form fp32 has its weights in its only graph, and says that they are fp32."""
     names = sorted(path.name for path in exported.folder.iterdir())
     assert names == ["README.md", "manifest.json", "model.onnx", "tokenizer.json"]
     manifest = Manifest.read(exported.folder)
@@ -182,7 +184,7 @@ def test_no_weights(checkpoint: Path, tmp_path: Path) -> None:
     """A checkpoint without weights is an error that names the folder."""
     folder = shutil.copytree(checkpoint, tmp_path / "copied")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelNotFoundError, match=re.escape(f"{folder} holds no weights that can be read")):
+    with pytest.raises(ModelNotFoundError, match=re.escape(f"{folder} has none of model.safetensors, ")):
         export(folder, tmp_path / "out")
 
 
@@ -227,3 +229,155 @@ def test_a_failed_export_leaves_nothing(checkpoint: Path, tmp_path: Path, spoil:
         export(folder, tmp_path / "outputs" / "bundle")
     assert [path for path in tmp_path.rglob("*") if path.parent != folder and path.is_file()] == []
     assert not (tmp_path / "outputs" / "bundle").exists()
+
+
+# Forms
+
+_ALL_FORMS = """
+import sys
+from pathlib import Path
+from rerank_nli.export import FORMS, export
+from rerank_nli.agreement import demo_pairs
+pairs = [(pair.premise, pair.hypothesis) for pair in demo_pairs()[:40]]
+for form in FORMS:
+    calibrate_on = pairs if form == "int8-static" else ()
+    export(sys.argv[1], Path(sys.argv[2]) / form, form=form, card={"temperature": 1.25}, calibrate_on=calibrate_on)
+"""
+
+
+@pytest.fixture(scope="module")
+def forms(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with the checkpoint in every form, and what a program that made them printed."""
+    for module in ("onnxscript", "openvino"):
+        pytest.importorskip(module)
+    out = tmp_path_factory.mktemp("forms")
+    arguments = [sys.executable, "-c", _ALL_FORMS, str(checkpoint), str(out)]
+    made = subprocess.run(arguments, check=False, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return out, made.stdout + made.stderr
+
+
+def test_nothing_is_printed(forms: tuple[Path, str]) -> None:
+    """A program that sets up no logging and makes every form prints nothing, and leaves nothing beside them."""
+    out, printed = forms
+    assert printed == ""
+    assert sorted(path.name for path in out.iterdir()) == sorted(FORMS)
+
+
+FILES = {
+    "int8": MODEL,
+    "fp32": ["model.onnx", "tokenizer.json"],
+    "int8-dynamic": [
+        "model_int8_batch_dependent.onnx",
+        "model_int8_batch_dependent.onnx_data",
+        "tokenizer.json",
+    ],
+    "int8-static": ["model_int8_static.onnx", "model_int8_static.onnx_data", "tokenizer.json"],
+    "openvino": ["openvino_model.bin", "openvino_model.xml", "tokenizer.json"],
+    "safetensors": ["config.json", "model.safetensors", "tokenizer.json"],
+}
+LOADED = {  # engine and its precision; the manifest's
+    "int8": ("onnx", "int8", "int8"),
+    "fp32": ("onnx", "fp32", "fp32"),
+    "int8-dynamic": ("onnx", "int8", "int8-batch-dependent"),
+    "int8-static": ("onnx", "int8", "int8-static"),
+    "openvino": ("openvino", "fp32", "fp32"),
+    "safetensors": ("torch", "fp32", "fp32"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_complete(forms: tuple[Path, str], form: str) -> None:
+    """Each form has its files, which its manifest describes, a card, and modes and contents as every bundle."""
+    folder = forms[0] / form
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES[form], "README.md", "manifest.json"])
+    manifest = Manifest.read(folder)
+    assert manifest is not None
+    assert sorted(manifest.files) == sorted(FILES[form])
+    assert manifest.precision == LOADED[form][2]
+    assert f"- Stored as: {LOADED[form][2]}" in (folder / "README.md").read_text(encoding="utf-8")
+    own = [b"site-packages", b"/home", b"/work", str(forms[0]).encode(), sys.prefix.encode()]
+    assert [file.name for file in folder.iterdir() if any(path in file.read_bytes() for path in own)] == []
+    if sys.platform != "win32":
+        assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_loads(forms: tuple[Path, str], checkpoint: Path, form: str) -> None:
+    """`load` opens each form in its engine with the checkpoint's labels and length and the card's temperature."""
+    engine = load(forms[0] / form, device="cpu")
+    assert (engine.name, engine.precision) == LOADED[form][:2]
+    source = load(checkpoint, engine="torch", device="cpu")
+    assert (engine.labels, engine.max_length, engine.special) == (source.labels, source.max_length, source.special)
+    assert (engine.temperature, source.temperature) == (1.25, 1.0)
+    exact, rows = (batch_logits(one, MIXED) for one in (source, engine))
+    assert np.ptp(exact, axis=0).min() > 0.5
+    if LOADED[form][1] == "fp32":
+        assert rows == pytest.approx(exact, abs=1e-3)
+    else:
+        assert 0 < np.abs(rows - exact).mean() < 0.3
+    alone = np.concatenate([batch_logits(engine, [pair]) for pair in MIXED])
+    assert rows == pytest.approx(alone, abs=0.02 if form == "int8" else 1e-3)
+
+
+def test_the_batch_dependent_form_is_called_so(forms: tuple[Path, str]) -> None:
+    """The runtime itself gives a pair other logits beside others in the form int8-dynamic, and not in int8-static."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    apart = {}
+    for form in ("int8-dynamic", "int8-static"):
+        engine = OnnxEngine(forms[0] / form)
+        session = onnxruntime.InferenceSession(str(engine.file), providers=["CPUExecutionProvider"])
+        tokens = engine.tokenize([text for pair in MIXED for text in pair])
+        arrays = engine._template.arrays(list(zip(tokens[::2], tokens[1::2], strict=True)))
+        together = session.run(["logits"], arrays)[0][0]
+        alone = session.run(["logits"], {name: array[:1] for name, array in arrays.items()})[0][0]
+        apart[form] = np.abs(together - alone).max()
+    assert apart["int8-dynamic"] > 1e-3
+    assert apart["int8-static"] < 1e-4
+
+
+def test_bin_weights_become_safetensors(checkpoint: Path, tmp_path: Path) -> None:
+    """A .bin checkpoint without label names becomes a folder that transformers opens with names and same weights."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
+    folder = shutil.copytree(checkpoint, tmp_path / "bin")
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 99}', encoding="utf-8")
+    names = ["neutral", "entailment", "contradiction"]
+    export(folder, tmp_path / "out", form="safetensors", labels=names)
+    made = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert made.config.id2label == dict(enumerate(names))
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert {name for name in weights if not torch.equal(weights[name], after[name])} == set()
+    engine = load(tmp_path / "out", device="cpu")
+    assert (engine.labels.columns, engine.max_length) == ((1, 0, 2), 99)
+
+
+def test_unknown_forms(checkpoint: Path, tmp_path: Path) -> None:
+    """An unknown form is an error that lists the forms; pairs to calibrate on go with static int8 and nothing else."""
+    with pytest.raises(InputError, match="unknown form 'fp16': expected one of 'int8', 'fp32', 'int8-dynamic'"):
+        export(checkpoint, tmp_path / "out", form="fp16")
+    with pytest.raises(InputError, match="calibrate_on has 0 pairs: form='int8-static' needs some"):
+        export(checkpoint, tmp_path / "out", form="int8-static")
+    with pytest.raises(InputError, match=r"calibrate_on has 3 pairs: .* and no other takes any"):
+        export(checkpoint, tmp_path / "out", calibrate_on=PAIRS)
+
+
+def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    """An export that is stopped in the middle of its work leaves neither its folder nor a part of it."""
+    pytest.importorskip("onnxscript")
+
+    class Stopped(list[tuple[str, str]]):
+        def __iter__(self) -> Any:
+            yield PAIRS[0]
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export(checkpoint, tmp_path / "out", form="int8-static", calibrate_on=Stopped(PAIRS))
+    assert list(tmp_path.iterdir()) == []

@@ -26,6 +26,15 @@ def test_columns_are_named_in_the_public_order() -> None:
         (["Supported", "Refuted", "NEI"], (0, 2, 1)),
         (["refuted", "unrelated", "support"], (2, 1, 0)),
         (["0: contradiction", "1 - neutral", "2_entailment"], (2, 1, 0)),
+        (["LABEL_ENTAILMENT", "LABEL_NEUTRAL", "LABEL_CONTRADICTION"], (0, 1, 2)),
+        (["contradictory", "neutral", "entailed"], (2, 1, 0)),
+        (["entail", "neutral", "contradict"], (0, 1, 2)),
+        (["e", "n", "c"], (0, 1, 2)),
+        (["C", "E", "N"], (1, 2, 0)),
+        (["REFUTES", "SUPPORTS", "NOT_ENOUGH_INFO"], (1, 2, 0)),
+        (["Supports", "Not enough evidence", "Contradicts"], (0, 1, 2)),
+        (["refuted", "supported", "insufficient"], (1, 2, 0)),
+        (["is_entailed", "unknown", "is_contradicted"], (0, 1, 2)),
     ],
 )
 def test_three_labels(names: list[str], columns: tuple[int, int, int]) -> None:
@@ -39,7 +48,8 @@ def test_three_labels(names: list[str], columns: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize(
     "negative",
     ["not_entailment", "not-entailment", "NOT ENTAILMENT", "non-entailment", "no_entailment", "not entailed",
-     "unsupported", "Not Supported"],
+     "unsupported", "Not Supported", "NONENTAILMENT", "LABEL_NOT_ENTAILMENT", "is not entailed", "1: not_entailment",
+     "does not entail", "unentailed"],
 )  # fmt: skip
 def test_two_labels(negative: str) -> None:
     """The absence of entailment is never taken for entailment, on whichever side it stands."""
@@ -52,16 +62,12 @@ def test_two_labels(negative: str) -> None:
     "names",
     [
         ["LABEL_0", "LABEL_1", "LABEL_2"],
-        ["LABEL_0", "LABEL_1"],
-        ["entailment", "neutral"],
-        ["entailment", "contradiction"],
+        ["0", "1", "2"],
         ["entailment", "entailment", "contradiction"],
         ["entailment", "not_entailment", "contradiction"],
-        ["entailment", "neutral", "contradiction", "other"],
-        ["strong entailment", "weak entailment", "neutral", "weak contradiction", "strong contradiction"],
-        ["entailment", "entails", "neutral", "contradiction", "refutes"],
-        ["POSITIVE", "NEGATIVE"],
-        ["", ""],
+        ["entailment", "neutral", "LABEL_2"],
+        ["negative", "neutral", "positive"],
+        ["contradiction", "neutral", "not_contradiction"],
         [],
     ],
 )
@@ -70,6 +76,41 @@ def test_unclear_names(names: list[str]) -> None:
     with pytest.raises(LabelError, match=r'pass labels=.*\["contradiction", "entailment", "neutral"\]') as caught:
         Labels.of(names)
     assert str(names) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["LABEL_0", "LABEL_1"],
+        ["0", "1"],
+        ["entailment", "neutral"],
+        ["entailment", "contradiction"],
+        ["contradiction", "not_contradiction"],
+        ["POSITIVE", "NEGATIVE"],
+        ["", ""],
+    ],
+)
+def test_two_unclear_names(names: list[str]) -> None:
+    """Two names that do not tell the outputs apart are an error whose example is of two names."""
+    with pytest.raises(LabelError, match=r'pass labels=.*\["not_entailment", "entailment"\]') as caught:
+        Labels.of(names)
+    assert str(names) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["entailment", "neutral", "contradiction", "other"],
+        ["strong entailment", "weak entailment", "neutral", "weak contradiction", "strong contradiction"],
+        [f"LABEL_{n}" for n in range(77)],
+    ],
+)
+def test_more_outputs(names: list[str]) -> None:
+    """A head with more than three outputs is refused with their number and the first names: no labels= would help."""
+    with pytest.raises(LabelError, match=rf"{len(names)} outputs.*'{names[0]}'.*not NLI: use a checkpoint") as caught:
+        Labels.of(names)
+    assert len(str(caught.value)) < 300
+    assert "labels=" not in str(caught.value)
 
 
 def test_one_output() -> None:
@@ -110,7 +151,7 @@ def test_given_labels_of_another_length() -> None:
 @pytest.mark.parametrize("own", [None, {}])
 def test_no_names_at_all(own: dict[int | str, str] | None) -> None:
     """A checkpoint without names needs labels=, and the error says so."""
-    with pytest.raises(LabelError, match="names no labels: pass labels="):
+    with pytest.raises(LabelError, match=r"config\.json .* names the labels: pass labels="):
         Labels.resolve(own, None)
 
 

@@ -23,13 +23,14 @@ ADAPTERS = sorted(path.parent.name for path in INTEGRATIONS.glob("*/pyproject.to
 ORDER = (
     *("errors", "types"),
     *("labels", "manifest", "scores", "windows", "calibration"),
-    *("checkpoints", "quantize", "export"),
-    *("batches", "engines", "onnx_engine", "torch_engine", "openvino_engine", "loading"),
+    *("files", "checkpoints", "quantize", "export"),
+    *("batches", "engines", "onnx_engine", "torch_engine", "openvino_engine", "loading", "embedding"),
     "scorer",
-    *("inputs", "ranking", "grounding"),
+    *("inputs", "ranking", "prediction", "grounding", "conflicts"),
+    *("classification", "encoders", "label_sets", "label_inputs", "label_scores"),
     *("reranker", "zeroshot", "languages"),
-    *("pairs", "evaluate"),
-    *("examples", "recipe", "train", "tune", "demo", "server"),
+    *("pairs", "evaluate", "agreement"),
+    *("examples", "recipe", "heads", "train", "tune", "demo", "server", "catalogue"),
     *("cli_models", "cli"),
 )
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")

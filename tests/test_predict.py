@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from texts import binary, stated, stating
 
 from rerank_nli import FunctionEngine, InputError, InputTypeError, NLIReranker, QueryTooLongError
+from rerank_nli.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 CLAIM = "The ferry sails at noon."
 PAIRS = [("e=0.7,c=0.1", CLAIM), ("e=0.1,c=0.6", CLAIM), ("e=0.2,c=0.1", CLAIM)]
@@ -245,3 +248,156 @@ def test_a_long_premise_on_the_bundled_model(bundled: NLIReranker) -> None:
     reranker = NLIReranker(bundled.engine, window=48)
     array = reranker.predict([(f"{filler}{CLAIM} {filler}", CLAIM)])
     assert array[0].argmax() == 0
+
+
+ABSTAINING = ["entailment", "abstain", "neutral"]  # 0.7, 0.6 and 0.7 against 0.65
+
+
+@pytest.mark.parametrize(
+    ("least", "labels"),
+    [
+        (None, ["entailment", "contradiction", "neutral"]),
+        (0, ["entailment", "contradiction", "neutral"]),
+        (0.65, ABSTAINING),
+        (1, ["abstain"] * 3),
+    ],
+)
+def test_abstain_below(least: float | None, labels: list[str]) -> None:
+    """A pair whose likeliest label is less likely than abstain_below gets "abstain", and None never does."""
+    assert NLIReranker(stating()).predict(PAIRS, output="labels", abstain_below=least) == labels
+
+
+def test_the_abstention_threshold_itself_is_enough() -> None:
+    """A label that is exactly as likely as abstain_below is given."""
+    even = FunctionEngine(lambda pairs: [[0.0, 0.0] for _ in pairs], labels=["entailment", "not_entailment"])
+    assert NLIReranker(even).predict(PAIRS[:1], output="labels", abstain_below=0.5) == ["entailment"]
+
+
+def test_two_labels_abstain_between() -> None:
+    """Of two labels the likelier has max(P(entailment), 1 - P(entailment)): 0.7, 0.55 and 1 - 0.2."""
+    pairs = [("e=0.7,c=0.0", CLAIM), ("e=0.55,c=0.0", CLAIM), ("e=0.2,c=0.0", CLAIM)]
+    reranker = NLIReranker(binary())
+    assert reranker.predict(pairs, output="labels", abstain_below=0.6) == ["entailment", "abstain", "not_entailment"]
+    assert reranker.predict(pairs, output="dicts", abstain_below=0.75)[2]["label"] == "not_entailment"
+
+
+def test_dicts_and_frame_carry_the_label() -> None:
+    """With abstain_below dicts and frame have a label beside the same probabilities."""
+    pytest.importorskip("pandas")
+    reranker = NLIReranker(stating())
+    dicts = reranker.predict(PAIRS, output="dicts", abstain_below=0.65)
+    assert [row.pop("label") for row in dicts] == ABSTAINING
+    assert dicts == reranker.predict(PAIRS, output="dicts")
+    frame = reranker.predict(PAIRS, output="frame", abstain_below=0.65)
+    assert list(frame.columns) == ["entailment", "neutral", "contradiction", "label"]
+    assert list(frame["label"]) == ABSTAINING
+    assert list(reranker.predict([], output="frame", abstain_below=0.65).columns) == list(frame.columns)
+
+
+@pytest.mark.parametrize("output", ["labels", "dicts"])
+def test_a_generator_abstains_alike(output: str) -> None:
+    """An iterator of pairs abstains where a list of them does."""
+    reranker = NLIReranker(stating())
+    rows = reranker.predict(iter(PAIRS), output=output, abstain_below=0.65)
+    assert list(rows) == reranker.predict(PAIRS, output=output, abstain_below=0.65)
+
+
+@pytest.mark.parametrize("output", ["array", "logits"])
+def test_numbers_do_not_abstain(output: str) -> None:
+    """An output without labels refuses abstain_below, of an iterator before the first row."""
+    for pairs in (PAIRS, endless()):
+        with pytest.raises(InputError, match=f"output='{output}' has none: use 'labels'"):
+            NLIReranker(stating()).predict(pairs, output=output, abstain_below=0.6)
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.01, math.nan, math.inf, "0.6", True])
+def test_abstain_below_is_a_probability(least: Any) -> None:
+    """abstain_below outside 0..1 is an error that shows it."""
+    with pytest.raises(InputError, match=r"abstain_below=.*expected a probability in 0\.\.1"):
+        NLIReranker(stating()).predict(PAIRS, output="labels", abstain_below=least)
+
+
+PREMISES = [premise for premise, _ in PAIRS]
+
+
+def test_average_weighs_alike() -> None:
+    """Without weights the average is the mean of the rows, as plain numbers."""
+    average = NLIReranker(stating()).average(CLAIM, PREMISES)
+    means = [(0.7 + 0.1 + 0.2) / 3, (0.2 + 0.3 + 0.7) / 3, (0.1 + 0.6 + 0.1) / 3]
+    assert list(average) == pytest.approx(means, abs=1e-6)
+    assert {type(p) for p in average} == {float}
+
+
+@pytest.mark.parametrize("scale", [1, 1e-300, 5e307])
+def test_average_weighs(scale: float) -> None:
+    """Weights of 3 : 0 : 1 count as 0.75, 0 and 0.25, however large they are."""
+    average = NLIReranker(stating()).average(CLAIM, PREMISES, [3 * scale, 0, scale])
+    assert average.entailment == pytest.approx(0.75 * 0.7 + 0.25 * 0.2, abs=1e-6)
+    assert average.contradiction == pytest.approx(0.75 * 0.1 + 0.25 * 0.1, abs=1e-6)
+
+
+def test_equal_premises_are_scored_once_and_each_counts() -> None:
+    """Of three premises, two of them equal, two are scored, and the equal ones have two thirds of the weight."""
+    seen: list[tuple[str, str]] = []
+
+    def note(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+        seen.extend(pairs)
+        return stated(pairs)
+
+    average = NLIReranker(FunctionEngine(note)).average(CLAIM, [PREMISES[0], {"text": PREMISES[1]}, PREMISES[0]])
+    assert sorted(seen) == sorted([PAIRS[0], PAIRS[1]])
+    assert average.entailment == pytest.approx((2 * 0.7 + 0.1) / 3, abs=1e-6)
+
+
+def test_average_of_two_labels() -> None:
+    """A two-label checkpoint has an average P(entailment) and None for the others."""
+    average = NLIReranker(binary()).average(CLAIM, ["e=0.8,c=0", "e=0.2,c=0"])
+    assert average.entailment == pytest.approx(0.5, abs=1e-6)
+    assert average[1:] == (None, None)
+
+
+@given(st.lists(st.tuples(st.integers(1, 49), st.integers(1, 49), st.integers(1, 99)), min_size=1, max_size=6))
+def test_an_average_lies_between_its_premises(parts: list[tuple[int, int, int]]) -> None:
+    """A weighted average is a distribution that no premise's probability lies wholly below or above."""
+    premises = [f"e={e / 100},c={c / 100}" for e, c, _ in parts]
+    average = NLIReranker(stating()).average(CLAIM, premises, [w for *_, w in parts])
+    assert math.fsum(p or 0 for p in average) == pytest.approx(1)
+    assert min(e for e, *_ in parts) - 1e-4 <= average.entailment * 100 <= max(e for e, *_ in parts) + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "premises", "weights", "error", "message"),
+    [
+        (CLAIM, [], None, InputError, "no premises"),
+        (CLAIM, ["a", "b"], [1], InputError, "1 weights, but 2 premises"),
+        (CLAIM, ["a", "b"], [1, -1], InputError, "weight 1 must be a finite number that is at least 0, got -1"),
+        (CLAIM, ["a", "b"], [math.nan, 1], InputError, "weight 0 must be"),
+        (CLAIM, ["a", "b"], [1, math.inf], InputError, "weight 1 must be"),
+        (CLAIM, ["a", "b"], [True, 1], InputError, "weight 0 must be"),
+        (CLAIM, ["a", "b"], ["1", 1], InputError, "weight 0 must be"),
+        (CLAIM, ["a", "b"], [0, 0.0], InputError, "all weights are 0"),
+        (CLAIM, ["a", "b"], "12", InputTypeError, "weights must be a list"),
+        (CLAIM, ["a", None], None, InputTypeError, "premise 1 must be a text"),
+        (CLAIM, "a", None, InputTypeError, "premises must be a list"),
+        (None, ["a"], None, InputTypeError, "the hypothesis must be a text, got None"),
+    ],
+)
+def test_what_cannot_be_averaged(
+    hypothesis: Any, premises: Any, weights: Any, error: type[Exception], message: str
+) -> None:
+    """What is no hypothesis, premise or weight is one error that says which."""
+    with pytest.raises(error, match=message):
+        NLIReranker(stating()).average(hypothesis, premises, weights)
+
+
+def test_abstaining_on_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`predict --abstain-below` labels a pair of the bundled model "abstain", and is refused for an array."""
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"premise": "A cat sleeps.", "hypothesis": "A cat sleeps."}), encoding="utf-8")
+    labels = []
+    for least in ("0.5", "1"):
+        assert main(["predict", str(file), "--output", "labels", "--abstain-below", least]) == 0
+        labels.append(json.loads(capsys.readouterr().out))
+    assert labels == ["entailment", "abstain"]
+    assert main(["predict", str(file), "--output", "array", "--abstain-below", "0.5"]) == 2
+    assert "abstain_below=0.5" in capsys.readouterr().err

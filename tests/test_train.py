@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from architectures import ARCHITECTURES, build
 
-from rerank_nli import InputError, LabelError, NLIReranker
+from rerank_nli import InputError, NLIReranker, OnnxEngine, TorchEngine
+from rerank_nli.calibration import Calibration
 from rerank_nli.cli import main
+from rerank_nli.evaluate import fit_temperature, truths
 from rerank_nli.manifest import Manifest
-from rerank_nli.pairs import Pair
+from rerank_nli.pairs import Pair, read_pairs
+from rerank_nli.recipe import Recipe
+from rerank_nli.train import train
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("sklearn")
-
-from rerank_nli.recipe import Recipe
-from rerank_nli.train import train  # a test file of its own extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,8 +158,93 @@ def test_a_classifier_keeps_its_head(run: Path, tmp_path: Path) -> None:
     probabilities = NLIReranker(tmp_path / "bundle").predict([(p.premise, p.hypothesis) for p in _pairs(60, 3)])
     expected = [list(WORDS).index(str(p.label)) for p in _pairs(60, 3)]
     assert (probabilities.argmax(axis=1) == expected).mean() > 0.95
-    with pytest.raises(LabelError, match="has 2 names, but the checkpoint has 3 outputs"):
-        train(_pairs(64, 4), tmp_path / "two", base=run / "checkpoint", labels=["entailment", "not_entailment"])
+
+
+@pytest.fixture(scope="module")
+def two(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the command from the checkpoint with three labels and 79 : 21 pairs, in sentence-transformers' form."""
+    out = tmp_path_factory.mktemp("two")
+    for name, count in (("cats", 300), ("dev", 100)):
+        made = _pairs(4 * count, 5 + count)
+        entailed = [pair for pair in made if pair.label == "entailment"][: round(0.21 * count)]
+        other = [pair for pair in made if pair.label != "entailment"][: round(0.79 * count)]
+        rows = [f"{p.premise},{p.hypothesis},{int(p.label == 'entailment')}" for p in [*entailed, *other]]
+        (out / f"{name}.csv").write_text("\n".join(["sentence_0,sentence_1,label", *rows]))
+    data, dev, base = (str(path) for path in (out / "cats.csv", out / "dev.csv", run / "checkpoint"))
+    options = ["--labels", "not_entailment,entailment", "--epochs", "1", "--rate", "1e-4", "--batch-tokens", "512"]
+    assert main(["train", data, "-o", str(out), "--base", base, "--dev", dev, *options]) == 0
+    return out
+
+
+def test_two_labels_start_with_what_three_knew(two: Path) -> None:
+    """The first loss is already that of a head that knows entailment: chance would cost ln 2."""
+    assert _losses(two)[0] < 0.5 * np.log(2)
+
+
+def test_two_labels_load_rank_and_filter(two: Path) -> None:
+    """The bundle and the checkpoint have entailment in its column, no other, and put the entailing passage first."""
+    query, passages = "it sees cat", ["a dog sun mat", "a cat sun mat"]
+    for engine in (OnnxEngine(two / "bundle"), TorchEngine(two / "checkpoint", device="cpu")):
+        assert engine.labels.columns == (1, None, None)
+        reranker = NLIReranker(engine)
+        entailment, *rest = reranker.predict([("a cat sun mat", f"it sees {word}") for word in WORDS.values()]).T
+        assert ((entailment > 0.5) == [True, False, False]).all()
+        assert np.isnan(rest).all()
+        assert len(reranker.rank(query, passages)) == 2
+        filtered = [reranker.filter(f"it sees {word}", passages[1:]) for word in WORDS.values()]
+        assert [len(result.kept) for result in filtered] == [1, 0, 0]
+
+
+def test_two_labels_are_calibrated(two: Path) -> None:
+    """The temperature is that of the even dev rows, and the scores take every calibration."""
+    dev = read_pairs(two / "dev.csv", ["not_entailment", "entailment"])
+    engine = OnnxEngine(two / "bundle")
+    reranker = NLIReranker(engine)
+    logits = reranker.predict([(p.premise, p.hypothesis) for p in dev], output="logits")
+    assert engine.temperature == fit_temperature(logits[::2], truths(dev)[::2], engine.labels) != 1
+    rankings = reranker.rank_many([p.hypothesis for p in dev], [[p.premise] for p in dev])
+    scores = np.array([ranking[0].score for ranking in rankings])
+    entailed = np.array([p.label == "entailment" for p in dev])
+    for method in ("platt", "beta", "isotonic"):
+        calibration = Calibration.fit(scores, entailed, method, reranker.calibration_key)
+        ranking = NLIReranker(engine, calibration=calibration).rank(dev[0].hypothesis, [dev[0].premise])
+        assert ranking.calibrated
+        assert ranking[0].score == pytest.approx(calibration.apply(scores)[0], abs=1e-6)
+
+
+def test_layers_of_a_decoder_stand_above_the_encoder(tmp_path: Path) -> None:
+    """Where the rate falls by a million from layer to layer, the decoder's last and the head move, all else stays."""
+    bart = next(some for some in ARCHITECTURES if some.config["model_type"] == "bart")
+    (tmp_path / "bart").mkdir()
+    build(bart, tmp_path / "bart", [pair.premise for pair in _pairs(50, 1)])
+    recipe = Recipe(layer_decay=1e-6, rate=1e-2, warmup=0, weight_decay=0)
+    labels = ["not_entailment", "entailment"]
+    assert train(_pairs(50, 1), tmp_path, base=tmp_path / "bart", labels=labels, recipe=recipe, stop_after=2) is None
+    before = torch.load(tmp_path / "bart" / "pytorch_model.bin", weights_only=True)
+    after = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
+    rows = {name: len(values) for name, values in after.items() if name.startswith("classification_head.out_proj")}
+    assert set(rows.values()) == {2}
+    moved = {n for n in before if n not in rows and (before[n] - after[n]).abs().max() > 1e-4}
+    assert {name for name in moved if re.search(r"embed|shared|\.encoder\.|layers\.0", name)} == set()
+    assert {"model.decoder.layers.1.fc2.weight", "classification_head.dense.weight"} <= moved
+
+
+def test_a_run_keeps_its_labels(two: Path, run: Path) -> None:
+    """The folder of a run with two labels takes no run with three."""
+    with pytest.raises(InputError, match=r"another .*labels"):
+        train(_pairs(300, 1), two, base=run / "checkpoint")
+
+
+def test_weights_of_not_entailment(base: Path, tmp_path: Path) -> None:
+    """To a head of two labels, the weight of not_entailment is that of neutral and contradiction too."""
+    recipe = Recipe(batch_tokens=64, class_weights={"entailment": 0, "not_entailment": 0}, smoothing=0)
+    labels = ["not_entailment", "entailment"]
+    assert train(_pairs(60, 1), tmp_path, base=base, recipe=recipe, labels=labels, stop_after=5) is None
+    assert _losses(tmp_path) == [0] * 5
+    weights = Recipe(class_weights={"not_entailment": 2, "neutral": 3})
+    found = [weights.weight(label, binary=True) for label in (*WORDS, "not_entailment", None)]
+    assert found == [1, 3, 2, 2, 1]
+    assert weights.weight("contradiction", binary=False) == 1
 
 
 def test_weights_of_sources_and_labels(base: Path, tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""What callers say beside the labels: texts, templates, thresholds, expected shares, true labels; checked and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rerank_nli.errors import InputError, InputTypeError
+from rerank_nli.inputs import listed
+from rerank_nli.label_sets import require_known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rerank_nli.label_sets import LabelSet
+
+__all__ = ["gold_labels", "limits", "read_shares", "read_templates", "read_texts"]
+
+_HALF = 0.5  # more likely than not
+
+
+def read_texts(texts: Any) -> list[str]:  # noqa: ANN401
+    """The texts as a list.
+
+    Raises:
+        InputTypeError: no list, or something in it that is no text; the message names its index.
+    """
+    read = listed("texts", texts)
+    for index, text in enumerate(read):
+        if not isinstance(text, str):
+            message = f"text {index} must be a text, got {text!r:.80}"
+            raise InputTypeError(message)
+    return read
+
+
+def read_templates(template: Any) -> list[str]:  # noqa: ANN401
+    """The templates as a list.
+
+    Raises:
+        InputTypeError: no text and no list of texts.
+        InputError: none, or one without {label}.
+    """
+    templates = [template] if isinstance(template, str) else listed("template", template)
+    for index, one in enumerate(templates):
+        if not isinstance(one, str):
+            message = f"template {index} must be a text, got {one!r:.80}"
+            raise InputTypeError(message)
+        if "{label}" not in one:
+            message = f"template {one!r:.200} has no {{label}} in it: every label would be the same hypothesis"
+            raise InputError(message)
+    if not templates:
+        message = "template is an empty list: give at least one text with {label} in it"
+        raise InputError(message)
+    return templates
+
+
+def limits(thresholds: Any, known: Sequence[str]) -> Callable[[str, bool], float]:  # noqa: ANN401
+    """The least score that a label is accepted with, as a function of the label and whether it is exclusive.
+
+    Args:
+        thresholds: "auto", None, a number in 0..1, or a mapping of labels to numbers; those that it leaves out are
+            "auto".
+        known: all labels.
+
+    Raises:
+        InputError: a threshold out of range or no number, or one for an unknown label.
+    """
+    own: dict[str, float] = {}
+    if isinstance(thresholds, Mapping):
+        require_known("thresholds", thresholds, known)
+        own = {name: _threshold(f"threshold of label {name!r}", value) for name, value in thresholds.items()}
+    elif thresholds is None:
+        return lambda _name, _exclusive: 0.0
+    elif not (isinstance(thresholds, str) and thresholds == "auto"):
+        number = _threshold("threshold", thresholds)
+        return lambda _name, _exclusive: number
+    return lambda name, exclusive: own.get(name, 0.0 if exclusive else _HALF)
+
+
+def read_shares(shares: Any, known: Sequence[str]) -> list[float]:  # noqa: ANN401
+    """The expected share of each label.
+
+    Raises:
+        InputTypeError: no mapping.
+        InputError: a label that is missing or unknown, or a share that is not between 0 and 1.
+    """
+    if not isinstance(shares, Mapping):
+        message = f"shares must be a mapping of labels to their expected shares, got {shares!r:.80}"
+        raise InputTypeError(message)
+    require_known("shares", shares, known)
+    if missing := [name for name in known if name not in shares]:
+        message = f"shares has none for {missing!r:.200}: give one for every label"
+        raise InputError(message)
+    for name, share in shares.items():
+        if not 0 < _threshold(f"share of label {name!r}", share) < 1:
+            message = f"share of label {name!r} is {share!r}: expected a number between 0 and 1"
+            raise InputError(message)
+    return [float(shares[name]) for name in known]
+
+
+def gold_labels(gold: Any, sets: Sequence[LabelSet]) -> list[set[int]]:  # noqa: ANN401
+    """The places of each text's true labels, with those of their parents.
+
+    Raises:
+        InputError: gold for another number of texts, or one that is no label of its text.
+        InputTypeError: no list.
+    """
+    read = listed("gold", gold)
+    if len(read) != len(sets):
+        message = f"gold for {len(read)} texts, but {len(sets)} texts: give a label, a list of them or None for each"
+        raise InputError(message)
+    truth = []
+    for index, (one, names) in enumerate(zip(read, sets, strict=True)):
+        true = [] if one is None else [one] if isinstance(one, str) else listed(f"gold of text {index}", one)
+        require_known(f"gold of text {index}", true, names.names)
+        above = {member: group.parent for group in names.groups for member in group.members}
+        places: set[int] = set()
+        for name in true:
+            place: int | None = names.names.index(name)
+            while place is not None:
+                places.add(place)
+                place = above[place]
+        truth.append(places)
+    return truth
+
+
+def _threshold(what: str, value: Any) -> float:  # noqa: ANN401
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
+    if not number or not 0 <= value <= 1:
+        message = f"{what} {value!r}: expected a number in 0..1"
+        raise InputError(message)
+    return float(value)
