@@ -62,7 +62,7 @@ def rows(path: Path, count: int | None = None) -> list[dict[str, Any]]:
 
 def make_forms(checkpoint: Path, folder: Path) -> dict[str, Path]:
     """Every form as an ONNX file, by name; the forms of a bundle in a folder of their own."""
-    export(checkpoint, folder / "fp32", int8=False)
+    export(checkpoint, folder / "fp32", form="fp32")
     export(checkpoint, folder / "bundle")
     fp32 = folder / "fp32" / "model.onnx"
     paths = {

@@ -188,7 +188,7 @@ def agreement(source: Engine, made: Engine, pairs: Sequence[Pair]) -> Agreement:
     correlation = float(require("scipy.stats", "export").kendalltau(*orders).statistic)
     apart = np.abs(rows.astype(np.float64) - exact)
     known = [n for n, pair in enumerate(pairs) if pair.label is not None]
-    accuracies = [None, None]
+    accuracies: list[float | None] = [None, None]
     if known:
         truth = truths([pairs[n] for n in known])
         measured = (measure(probabilities(z[known], source.labels), truth, resamples=0) for z in (rows, exact))
@@ -226,8 +226,9 @@ def demo_pairs() -> list[Pair]:
 
 def _logits(engine: Engine, pairs: Sequence[Pair], most: int) -> FloatArray:
     """(n, C); the longer side of a pair is cut until it fits."""
-    sides = [engine.tokenize([pair[side] for pair in pairs]) for side in (0, 1)]
-    fitting = [_fitting(*pair, most - engine.special) for pair in zip(*sides, strict=True)]
+    premises = engine.tokenize([pair.premise for pair in pairs])
+    hypotheses = engine.tokenize([pair.hypothesis for pair in pairs])
+    fitting = [_fitting(a, b, most - engine.special) for a, b in zip(premises, hypotheses, strict=True)]
     return in_batches(fitting, engine.logits, _BATCH_TOKENS, engine.special)
 
 

@@ -151,6 +151,8 @@ def _write_weights(model: Any, folder: Path, bundle: Path, names: Sequence[str])
     model.config.label2id = {name: number for number, name in enumerate(names)}
     with no_progress_bars():
         model.save_pretrained(bundle)
+    for weights in bundle.glob("*.safetensors"):
+        weights.chmod((bundle / "config.json").stat().st_mode)  # they were written for their owner alone
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, bundle / name)

@@ -65,12 +65,11 @@ class OpenVinoEngine(FolderEngine):
         self.file = find(path.parent, [path.name]) if is_file else find(path, (*OPENVINO, *ONNX))
         inner = self.file.parent.name in ("onnx", "openvino") and not (self.file.parent / "tokenizer.json").is_file()
         super().__init__(self.file.parent.parent if inner else self.file.parent, labels, threads)
-        require_model_file(self.file)
-        if self.file.suffix == ".onnx" and rounds_by_batch(self.file):
-            message = (
-                f"{self.file} rounds with one scale for a whole batch: use engine='onnx', which takes single pairs"
-            )
-            raise InputError(message)
+        if self.file.suffix == ".onnx":
+            require_model_file(self.file)
+            if rounds_by_batch(self.file):
+                message = f"{self.file} has one scale for a whole batch: use engine='onnx', which takes single pairs"
+                raise InputError(message)
         self.precision = "fp32" if dtype == "auto" else dtype
         self._opened: tuple[int, Any] = (0, None)  # process id, compiled model
         self._idle: list[Any] = []  # requests that no thread is using

@@ -222,7 +222,7 @@ def _tokenizer_config(architecture: Architecture) -> dict[str, Any]:
     kind = architecture.config["model_type"]
     marks = {f"{name}_token": mark for name, mark in _MARKS[kind].items()}
     marks["mask_token"] = "[MASK]" if kind == "deberta-v2" else "<mask>"
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "deberta-v2": {"do_lower_case": False, "split_by_punct": False, "tokenizer_class": "DebertaV2Tokenizer"},
         "xlm-roberta": {"tokenizer_class": "XLMRobertaTokenizer"},
         "bart": {"tokenizer_class": "BartTokenizer"},
@@ -265,8 +265,8 @@ def _sentence_pieces(texts: Iterable[str], vocab_size: int, kind: str) -> bytes:
 
     written = io.BytesIO()
     marks = _MARKS[kind]
-    first = {f"{name}_piece": marks[name] for name in ("pad", "bos", "eos", "unk")}
-    ids = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3} if kind == "deberta-v2" else {}
+    first: dict[str, Any] = {f"{name}_piece": marks[name] for name in ("pad", "bos", "eos", "unk")}
+    ids: dict[str, Any] = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3} if kind == "deberta-v2" else {}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(texts),
         model_writer=written,
@@ -288,7 +288,8 @@ def _write_fast(folder: Path, model: bytes) -> None:
     from sentencepiece import sentencepiece_model_pb2
     from tokenizers import Regex, normalizers
 
-    table = sentencepiece_model_pb2.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
+    proto: Any = sentencepiece_model_pb2
+    table = proto.ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
     fast = transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer
     fast.normalizer = normalizers.Sequence(
         [normalizers.Strip(), normalizers.Precompiled(table), normalizers.Replace(Regex(" {2,}"), " ")]

@@ -92,12 +92,21 @@ def int8(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dynamic(exported: OnnxEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(exported: OnnxEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint as others publish it in fp32: a file of ONNX with the weights in it."""
+    onnx = pytest.importorskip("onnx")
+    file = tmp_path_factory.mktemp("graph") / "model.onnx"
+    onnx.save(onnx.load(str(exported.file)), str(file))
+    return file
+
+
+@pytest.fixture(scope="session")
+def dynamic(graph: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint as others publish it in int8: activations rounded with one scale for a whole batch."""
     quantization = pytest.importorskip("onnxruntime.quantization")
-    file = tmp_path_factory.mktemp("dynamic") / "graph.onnx"
-    model = pytest.importorskip("onnx").load(str(exported.file))
+    model = pytest.importorskip("onnx").load(str(graph))
     del model.graph.value_info[:]  # the quantizer turns matrices around and leaves their shapes here as they were
+    file = tmp_path_factory.mktemp("dynamic") / "graph.onnx"
     quantization.quantize_dynamic(model, file, weight_type=quantization.QuantType.QUInt8)
     return file
 

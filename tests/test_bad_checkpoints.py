@@ -37,7 +37,7 @@ def folder(request: pytest.FixtureRequest, checkpoint: Path, tmp_path: Path) -> 
     """The checkpoint, which a test may spoil, with its weights or with a graph in their place."""
     copied = shutil.copytree(checkpoint, tmp_path / "copied")
     if request.param == "onnx":
-        shutil.copy(request.getfixturevalue("exported").file, copied)
+        shutil.copy(request.getfixturevalue("graph"), copied)
         (copied / "model.safetensors").unlink()
     return copied
 
@@ -121,10 +121,10 @@ def test_a_graph_without_a_head(copied: Path, output: str) -> None:
     fails(InputError, copied, rf"model\.onnx is no sequence classifier: .*'{output}': \['batch', 'length', 3\]")
 
 
-def test_a_graph_with_other_inputs(exported: OnnxEngine, copied: Path) -> None:
+def test_a_graph_with_other_inputs(graph: Path, copied: Path) -> None:
     """A graph that wants what no classifier wants is refused with the names."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(str(exported.file))
+    model = onnx.load(str(graph))
     extra = onnx.helper.make_tensor_value_info("pixel_values", onnx.TensorProto.INT64, ["batch", "length"])
     model.graph.input.append(extra)
     model.graph.node.append(onnx.helper.make_node("Identity", ["pixel_values"], ["seen"]))
@@ -285,9 +285,9 @@ def test_truncated_weights(copied: Path, engine: str, left: float) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not a graph", None])
-def test_damaged_onnx(exported: OnnxEngine, copied: Path, content: bytes | None) -> None:
+def test_damaged_onnx(graph: Path, copied: Path, content: bytes | None) -> None:
     """An ONNX file that is something else, or cut short, is an error that names it, also where there are weights."""
-    whole = exported.file.read_bytes()
+    whole = graph.read_bytes()
     (copied / "model.onnx").write_bytes(whole[: len(whole) // 2] if content is None else content)
     fails(DamagedModelError, copied, re.escape(f"{copied / 'model.onnx'} cannot be read as ONNX"))
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ LIMITS = {"torch": 1e-4, "onnx": 1e-3}
 MARKS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]")
 # "ﬁ" is "fi" to SentencePiece, and wide letters are letters.
 COMPATIBLE = ["The ﬁne ﬂour", "ｆｕｌｌ　ｗｉｄｔｈ", "  two  spaces\tand a\nline"]
-CORRELATION = 0.97  # of int8 logits with those in fp32; weights with so wide a spread round coarsely
+CORRELATION = 0.95  # of logits with and without rounded activations: weights with so wide a spread enlarge it
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES, ids=lambda architecture: architecture.short)
@@ -315,20 +315,33 @@ def test_reading_a_tokenizer_prints_nothing(
 
 def test_large_and_int8_graphs(architecture: Architecture, onnx_engine: OnnxEngine, tmp_path: Path) -> None:
     """Weights over the limit of one file stand beside it with the same logits, and int8 weights are made of them."""
-    ir = pytest.importorskip("onnx_ir")
+    onnx, ir = pytest.importorskip("onnx"), pytest.importorskip("onnx_ir")
     from rerank_nli.export import _save_graph
     from rerank_nli.quantize import DATA, store_int8
 
     names, graph = list(architecture.labels or architecture.names), tmp_path / "model.onnx"
     shutil.copy(onnx_engine.folder / "tokenizer.json", tmp_path)
     _save_graph(ir.load(onnx_engine.file), graph, largest=10_000)
-    whole, exact = (tmp_path / DATA).stat().st_size, batch_logits(onnx_engine, PAIRS)
+    before, exact = onnx.load(str(graph)), batch_logits(onnx_engine, PAIRS)
+    whole = (tmp_path / DATA).stat().st_size
     assert whole > 10_000
     np.testing.assert_array_equal(batch_logits(OnnxEngine(graph, names), PAIRS), exact)
     store_int8(tmp_path)
     assert (tmp_path / DATA).stat().st_size < whole / 2
-    for name in ("model.onnx", "model_int8.onnx"):
-        engine = OnnxEngine(tmp_path / name, names)
-        rows = batch_logits(engine, PAIRS)
-        assert not np.array_equal(rows, exact)
-        assert min(np.corrcoef(rows[:, i], exact[:, i])[0, 1] for i in range(len(names))) > CORRELATION
+    rows, rounded = (batch_logits(OnnxEngine(tmp_path / n, names), PAIRS) for n in ("model.onnx", "model_int8.onnx"))
+    assert np.abs(rows - exact).max() > 1e-3
+    _round_weights(onnx, before, onnx.load(str(graph)))
+    (tmp_path / DATA).unlink()
+    onnx.save(before, str(graph))
+    np.testing.assert_allclose(rows, batch_logits(OnnxEngine(graph, names), PAIRS), rtol=0, atol=1e-3)
+    assert min(np.corrcoef(rows[:, i], rounded[:, i])[0, 1] for i in range(len(names))) > CORRELATION
+
+
+def _round_weights(onnx: Any, before: Any, after: Any) -> None:
+    """Give an fp32 graph the weights that another stores in int8, as fp32 numbers."""
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in after.graph.initializer}
+    by_column = {n.output[0] for n in after.graph.node if n.op_type == "DequantizeLinear" and n.attribute[0].i == 1}
+    for tensor in before.graph.initializer:
+        if f"{tensor.name}.int8" in stored:
+            scale = np.expand_dims(stored[f"{tensor.name}.scale"], 0 if tensor.name in by_column else 1)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(stored[f"{tensor.name}.int8"] * scale, tensor.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,7 +110,8 @@ def test_predict_streams_pairs(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         (["rank", "FILE"], "line 1"),
         (["rank", "--model", "./absent", "--query", "x", "FILE"], "absent"),
         (["demo", "--corpus", "FILE"], "--query"),
-        (["export", "no-such-folder", "-o", "out"], "config.json"),
+        (["export", "no-such-folder", "-o", "out"], "'no-such-folder' is no folder here"),
+        (["export", "./absent", "-o", "out"], "no such folder: absent"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -180,13 +182,28 @@ def test_export_makes_a_bundle_that_ranks(
     card = tmp_path / "card.json"
     card.write_text('{"name": "tiny", "version": "2", "temperature": 1.5}', encoding="utf-8")
     out_folder = tmp_path / "bundle"
-    status, out, _ = run(capsys, "export", str(checkpoint), "-o", str(out_folder), "--card", str(card))
+    arguments = ["export", str(checkpoint), "-o", str(out_folder), "--card", str(card)]
+    status, out, _ = run(capsys, *arguments, "--tolerance", "1")  # weights are random, and rounding tells more
     assert status == 0
-    assert "largest difference" in out
+    assert re.search(r"MB, int8, labels contradiction, entailment, neutral, made in \d+\.\d minutes", out)
+    assert re.search(r"against the source: logits differ by .* rank correlation 0\.\d+, .* \(\d+ pairs\)\n", out)
     assert json.loads((out_folder / "manifest.json").read_text(encoding="utf-8"))["temperature"] == 1.5
     assert run(capsys, "rank", "--model", str(out_folder), "--query", "A cat.", passages)[0] == 0
     status, _, err = run(capsys, "export", str(checkpoint), "-o", str(out_folder))
     assert (status, "exists" in err) == (2, True)
+
+
+def test_export_is_held_against_given_pairs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, checkpoint: Path
+) -> None:
+    """`export --pairs` checks with a file's pairs, whose labels may be numbers of outputs or missing."""
+    rows = [{"premise": f"A cat sees {n} dogs.", "hypothesis": "Dogs.", "label": n % 3} for n in range(20)]
+    rows += [{"premise": "A fox jumps.", "hypothesis": "A dog jumps."}]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    arguments = ["export", str(checkpoint), "-o", str(tmp_path / "out"), "--form", "safetensors", "--pairs", str(file)]
+    status, out, _ = run(capsys, *arguments)
+    assert (status, "(21 pairs), accuracy 0." in out, "(20)" in out) == (0, True, True)
 
 
 def test_interrupting_leaves_no_traceback(tmp_path: Path) -> None:

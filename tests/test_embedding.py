@@ -41,7 +41,8 @@ def test_onnx_equals_torch(checkpoint: Path, exported: Any, pool: str) -> None:
 def test_lengths(bundled: NLIReranker) -> None:
     """Vectors have length 1, a text without a word becomes zeros, and no text at all gives no vector."""
     vectors = bundled.embed([*TEXTS, " "])
-    assert (vectors.shape, vectors.dtype) == ((4, 384), np.float32)
+    assert vectors.shape == (4, 384)
+    assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1, 0], abs=1e-5)
     assert bundled.embed([]).shape == (0, 384)
     assert bundled.embed([""]).tolist() == [[0.0] * 384]
@@ -88,5 +89,5 @@ def test_graph_alone(exported: Any, tmp_path: Path) -> None:
         if (exported.folder / name).is_file():
             (tmp_path / name).write_bytes((exported.folder / name).read_bytes())
     reranker = NLIReranker(load(tmp_path, engine="onnx", labels=exported.labels.names))
-    with pytest.raises(ModelNotFoundError, match="encoder.onnx"):
+    with pytest.raises(ModelNotFoundError, match=r"encoder\.onnx"):
         reranker.embed(TEXTS)

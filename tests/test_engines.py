@@ -415,13 +415,13 @@ def test_load_picks_an_engine(checkpoint: Path, exported: OnnxEngine) -> None:
     assert isinstance(load("mini"), OnnxEngine)
 
 
-def test_onnx_in_its_usual_folder(exported: OnnxEngine, checkpoint: Path, tmp_path: Path) -> None:
+def test_onnx_in_its_usual_folder(graph: Path, exported: OnnxEngine, checkpoint: Path, tmp_path: Path) -> None:
     """onnx/model.onnx below config and tokenizer, as on the Hub, is found by folder and by file, and pickles."""
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(checkpoint / name, tmp_path)
     (tmp_path / "onnx").mkdir()
-    shutil.copy(exported.file, tmp_path / "onnx" / "model.onnx")
-    shutil.copy(exported.file, tmp_path / "other.onnx")
+    shutil.copy(graph, tmp_path / "onnx" / "model.onnx")
+    shutil.copy(graph, tmp_path / "other.onnx")
     for model in (tmp_path, tmp_path / "onnx" / "model.onnx", tmp_path / "other.onnx"):
         engine = pickle.loads(pickle.dumps(load(model, engine="onnx")))  # noqa: S301 - made on this line
         assert engine.folder == tmp_path
@@ -430,14 +430,16 @@ def test_onnx_in_its_usual_folder(exported: OnnxEngine, checkpoint: Path, tmp_pa
         assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-6)
 
 
-def test_weights_beside_the_graph_are_told_apart(exported: OnnxEngine, checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_beside_the_graph_are_told_apart(
+    graph: Path, exported: OnnxEngine, checkpoint: Path, tmp_path: Path
+) -> None:
     """Weights in a file that the graph names count for the fingerprint, and those of another graph do not."""
     onnx = pytest.importorskip("onnx")
     for name in ("config.json", "tokenizer.json"):
         shutil.copy(checkpoint / name, tmp_path)
-    prints = [exported.fingerprint]
+    prints = [sha256(graph)]
     for beside in ("model.onnx_data", "model.onnx.data", "weights.bin"):
-        model = onnx.load(str(exported.file))
+        model = onnx.load(str(graph))
         onnx.save(model, str(tmp_path / "model.onnx"), save_as_external_data=True, location=beside)
         engine = OnnxEngine(tmp_path)
         assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-6)
@@ -454,24 +456,24 @@ def test_weights_beside_the_graph_are_told_apart(exported: OnnxEngine, checkpoin
 # Graphs of others in int8
 
 
-def _published(exported: OnnxEngine, checkpoint: Path, folder: Path, graphs: dict[str, Path]) -> Path:
+def _published(graph: Path, checkpoint: Path, folder: Path, graphs: dict[str, Path]) -> Path:
     """A folder as sentence-transformers publishes it: weights, config, tokenizer, and graphs in onnx/."""
     shutil.copytree(checkpoint, folder)
-    for name, graph in {"onnx/model.onnx": exported.file, **graphs}.items():
+    for name, file in {"onnx/model.onnx": graph, **graphs}.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(graph, folder / name)
+        shutil.copy(file, folder / name)
     return folder
 
 
 @pytest.mark.skipif(not this_processor(), reason="no graph is made for this processor")
 @pytest.mark.parametrize("place", ["", "onnx/"])
 def test_a_graph_made_for_this_processor(
-    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, place: str
+    graph: Path, checkpoint: Path, dynamic: Path, tmp_path: Path, place: str
 ) -> None:
     """The int8 graph that is made for this processor is taken by auto and by int8, the fp32 one by fp32."""
     own = place + this_processor()[0]
-    graphs = {own: dynamic, "model_int8.onnx": exported.file, "onnx/model_qint8_other.onnx": exported.file}
-    folder = _published(exported, checkpoint, tmp_path / "published", graphs)
+    graphs = {own: dynamic, "model_int8.onnx": graph, "onnx/model_qint8_other.onnx": graph}
+    folder = _published(graph, checkpoint, tmp_path / "published", graphs)
     for engine, dtype in (("auto", "auto"), ("auto", "int8"), ("onnx", "auto"), ("onnx", "int8")):
         opened = load(folder, engine=engine, dtype=dtype, device="cpu")
         assert isinstance(opened, OnnxEngine)
@@ -481,14 +483,12 @@ def test_a_graph_made_for_this_processor(
     assert (fp32.file, fp32.precision) == (folder / "onnx" / "model.onnx", "fp32")
 
 
-def test_a_graph_made_for_another_processor(
-    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path
-) -> None:
+def test_a_graph_made_for_another_processor(graph: Path, checkpoint: Path, dynamic: Path, tmp_path: Path) -> None:
     """An int8 graph for other processors is taken by its name only; auto takes fp32 before one that is for any."""
     kinds = ("qint8_avx512_vnni", "qint8_avx512", "quint8_avx2", "qint8_arm64")
     others = [f"onnx/model_{kind}.onnx" for kind in kinds if f"model_{kind}.onnx" not in this_processor()]
     graphs = {**dict.fromkeys(others, dynamic), "onnx/model_quantized.onnx": dynamic}
-    folder = _published(exported, checkpoint, tmp_path / "published", graphs)
+    folder = _published(graph, checkpoint, tmp_path / "published", graphs)
     opened = [load(folder, dtype=dtype, device="cpu") for dtype in ("auto", "int8")]
     assert all(isinstance(engine, OnnxEngine) for engine in opened)
     assert [(e.file.name, e.precision) for e in opened if isinstance(e, OnnxEngine)] == [
@@ -504,10 +504,10 @@ def test_a_graph_made_for_another_processor(
 
 @pytest.mark.parametrize("name", ["model_quantized.onnx", "model_quint8_avx2.onnx", "graph.onnx"])
 def test_int8_of_others_scores_each_pair_on_its_own(
-    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, name: str
+    graph: Path, exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, name: str
 ) -> None:
     """A graph that rounds with one scale for a batch, whatever its name, scores a pair the same in any company."""
-    folder = _published(exported, checkpoint, tmp_path / "published", {name: dynamic})
+    folder = _published(graph, checkpoint, tmp_path / "published", {name: dynamic})
     engine = OnnxEngine(folder / name)
     assert engine.precision == "int8"
     alone = np.concatenate([batch_logits(engine, [pair]) for pair in PAIRS])
@@ -523,18 +523,20 @@ def test_int8_of_others_scores_each_pair_on_its_own(
 
 @pytest.mark.parametrize(("dtype", "name"), [("fp32", "model.onnx"), ("int8", "model_quantized.onnx")])
 def test_doctor_names_the_file(
-    exported: OnnxEngine, checkpoint: Path, dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    graph: Path, checkpoint: Path, dynamic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     dtype: str, name: str,
 ) -> None:  # fmt: skip
     """`doctor` says which file was opened, and what it computes in."""
-    folder = _published(exported, checkpoint, tmp_path / "published", {"onnx/model_quantized.onnx": dynamic})
+    folder = _published(graph, checkpoint, tmp_path / "published", {"onnx/model_quantized.onnx": dynamic})
     main(["doctor", str(folder), "--dtype", dtype, "--device", "cpu"])
     assert re.search(rf"onnx engine in {dtype} \(auto: .*\), {re.escape(name)}, 128 tokens", capsys.readouterr().out)
 
 
-def test_fp32_of_others_is_scored_in_batches(exported: OnnxEngine, checkpoint: Path, tmp_path: Path) -> None:
+def test_fp32_of_others_is_scored_in_batches(
+    graph: Path, exported: OnnxEngine, checkpoint: Path, tmp_path: Path
+) -> None:
     """A graph in fp32 gets a whole batch at once: only rounding needs pairs to be apart."""
-    folder = _published(exported, checkpoint, tmp_path / "published", {})
+    folder = _published(graph, checkpoint, tmp_path / "published", {})
     engine = OnnxEngine(folder)
     assert not engine._alone
     assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-6)

@@ -114,7 +114,8 @@ def test_int8_takes_int8(engine: str) -> None:
 
 def test_a_bundle_has_its_own_int8() -> None:
     """A bundle's int8 graph is for any processor and comes before fp32; a graph of another name is not the bundle's."""
-    assert preferred("auto", "auto", bundle=True, int8=(AVX2,))[:4] == (INT8, f"onnx/{INT8}", *ONNX)
+    own = [f"{folder}{name}" for name in (INT8, CALIBRATED, BY_BATCH) for folder in ("", "onnx/")]
+    assert preferred("auto", "auto", bundle=True, int8=(AVX2,))[:8] == (*own, *ONNX)
     assert AVX2 not in preferred("auto", "int8", bundle=True, int8=(AVX2,))
 
 

@@ -112,10 +112,10 @@ def test_weights(
     assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-4)
 
 
-def test_a_graph_alone(checkpoint: Path, exported: OnnxEngine, names: Iterator[str]) -> None:
+def test_a_graph_alone(checkpoint: Path, graph: Path, exported: OnnxEngine, names: Iterator[str]) -> None:
     """A repository with onnx/model.onnx and no weights opens in ONNX Runtime, and in torch it says what is lacking."""
     name = next(names)
-    snapshot = cache(name, {**of(checkpoint, *TEXTS), "onnx/model.onnx": exported.file})
+    snapshot = cache(name, {**of(checkpoint, *TEXTS), "onnx/model.onnx": graph})
     engine = load(name)
     assert isinstance(engine, OnnxEngine)
     assert (engine.file, engine.folder) == (snapshot / "onnx" / "model.onnx", snapshot)
@@ -128,11 +128,11 @@ def test_a_graph_alone(checkpoint: Path, exported: OnnxEngine, names: Iterator[s
 
 
 def test_a_graph_with_weights_beside_it(
-    checkpoint: Path, exported: OnnxEngine, names: Iterator[str], tmp_path: Path
+    checkpoint: Path, graph: Path, exported: OnnxEngine, names: Iterator[str], tmp_path: Path
 ) -> None:
     """A graph whose weights are a file of their own opens through the cache's links, and they count as its own."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(str(exported.file))
+    model = onnx.load(str(graph))
     onnx.save(model, str(tmp_path / "model.onnx"), save_as_external_data=True, location="model.onnx_data")
     name = next(names)
     files = {f"onnx/{file}": tmp_path / file for file in ("model.onnx", "model.onnx_data")}
@@ -144,11 +144,11 @@ def test_a_graph_with_weights_beside_it(
 
 @pytest.mark.skipif(not this_processor(), reason="no graph is made for this processor")
 def test_a_graph_for_this_processor(
-    checkpoint: Path, weights: dict[str, dict[str, Path]], exported: OnnxEngine, names: Iterator[str], dynamic: Path
+    checkpoint: Path, weights: dict[str, dict[str, Path]], graph: Path, names: Iterator[str], dynamic: Path
 ) -> None:
     """Of a repository with everything, the graph for this processor is taken unless fp32 or torch is asked for."""
     name, own = next(names), this_processor()[0]
-    graphs = {"onnx/model.onnx": exported.file, f"onnx/{own}": dynamic}
+    graphs = {"onnx/model.onnx": graph, f"onnx/{own}": dynamic}
     snapshot = cache(name, {**of(checkpoint, *TEXTS), **weights["safetensors"], **graphs})
     engine = load(name, device="cpu")
     assert isinstance(engine, OnnxEngine)
@@ -235,11 +235,11 @@ def test_a_snapshot_without_a_shard(
 
 
 def test_a_snapshot_without_the_weights_of_its_graph(
-    checkpoint: Path, exported: OnnxEngine, names: Iterator[str], tmp_path: Path
+    checkpoint: Path, graph: Path, names: Iterator[str], tmp_path: Path
 ) -> None:
     """A cached graph whose weights are not there is an error that names the graph."""
     onnx = pytest.importorskip("onnx")
-    model = onnx.load(str(exported.file))
+    model = onnx.load(str(graph))
     onnx.save(model, str(tmp_path / "model.onnx"), save_as_external_data=True, location="model.onnx_data")
     name = next(names)
     snapshot = cache(name, {**of(checkpoint, *TEXTS), "model.onnx": tmp_path / "model.onnx"})
@@ -322,14 +322,14 @@ def hub(repositories: dict[str, dict[str, Path]], branches: dict[str, str]) -> I
         server.shutdown()
 
 
-def test_fetching(checkpoint: Path, exported: OnnxEngine, dynamic: Path, tmp_path: Path) -> None:
+def test_fetching(checkpoint: Path, exported: OnnxEngine, graph: Path, dynamic: Path, tmp_path: Path) -> None:
     """From a Hub only what is used is fetched; when it is gone, that comes from the cache, and the rest is an error."""
     (tmp_path / "other").write_bytes(b"for another engine")
     variants = {f"onnx/{file}": dynamic for file in ("model_qint8_arm64.onnx", "model_quint8_avx2.onnx")}
     others = dict.fromkeys(
         ("tf_model.h5", "onnx/model_O4.onnx", "pytorch_model.bin", "data/x.json"), tmp_path / "other"
     )
-    full = {**of(checkpoint, *TEXTS, "model.safetensors"), "onnx/model.onnx": exported.file, **variants, **others}
+    full = {**of(checkpoint, *TEXTS, "model.safetensors"), "onnx/model.onnx": graph, **variants, **others}
     bundle = of(exported.folder, *sorted(file.name for file in exported.folder.iterdir()))
     branches = {"main": COMMITS[0], COMMITS[0]: COMMITS[0], "older": COMMITS[1], COMMITS[1]: COMMITS[1]}
     calls: dict[str, tuple[str | None, str, str]] = {

@@ -68,10 +68,10 @@ def test_onnx_files_are_read(int8: Path, exported: OnnxEngine) -> None:
         assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(exported, PAIRS), abs=1e-3)
         assert engine.fingerprint == exported.fingerprint
     fp32 = load(int8, dtype="fp32")
-    engine = load(int8, engine="openvino")
-    assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(fp32, PAIRS), abs=1e-3)
-    assert (engine.temperature, engine.window, engine.precision) == (1.25, 64, "fp32")
-    assert engine.fingerprint == fp32.fingerprint
+    bundle = load(int8, engine="openvino")
+    assert batch_logits(bundle, PAIRS) == pytest.approx(batch_logits(fp32, PAIRS), abs=1e-3)
+    assert (bundle.temperature, bundle.window, bundle.precision) == (1.25, 64, "fp32")
+    assert bundle.fingerprint == fp32.fingerprint
 
 
 def test_without_token_types(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
