@@ -4,7 +4,7 @@ DIR holds nli/train.jsonl.gz; FOLDER is a checkpoint with three labels. From the
 sources of the first come 9,000 training, 1,000 development and 2,000 held-out pairs, 79 % of them not_entailment, in
 the form that sentence-transformers' users have: sentence_0, sentence_1 and a label of 0 or 1. No text of one set stands
 in another. `rerank-nli train` goes over the first four times, with about 32 pairs a batch; pairs are short, so that it
-takes half an hour on two cores. The base may have been trained on such pairs: then it is measured at its best.
+takes about half an hour on two cores. The base may have been trained on such pairs: then it is measured at its best.
 
 Measured on the held-out pairs: the three-label head, what a head of two labels may start from, and the checkpoint and
 the bundle that training leaves. Temperature and calibrations are fitted on the development pairs. For the ranking, the
@@ -221,7 +221,7 @@ def main() -> None:
     result = {
         "settings": {
             "sources": SOURCES,
-            "pairs": SIZES,
+            "sets": SIZES,
             "share of entailment": ENTAILED,
             "labels": list(bundle.labels.names),
             **manifest["training"],

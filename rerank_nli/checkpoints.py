@@ -212,7 +212,7 @@ def convert_tokenizer(folder: Path, target: Path) -> None:
                 tokenizer = auto.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
         except (OSError, ValueError, AttributeError) as error:
             message = f"{folder} holds no tokenizer that can be read ({error}): add its tokenizer.json"
-            raise ModelNotFoundError(message) from error
+            raise ModelNotFoundError(" ".join(message.split())) from error
         if characters and "Precompiled" not in repr(tokenizer.normalizer):
             from tokenizers import normalizers
 

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rerank_nli.files import INT8, ONNX, WEIGHTS, int8_names, needed, preferred, this_processor
+from rerank_nli.files import (
+    BY_BATCH,
+    CALIBRATED,
+    INT8,
+    ONNX,
+    OPENVINO,
+    WEIGHTS,
+    int8_names,
+    needed,
+    preferred,
+    this_processor,
+)
 
 VNNI, AVX512, AVX2, ARM = (
     f"model_{kind}.onnx" for kind in ("qint8_avx512_vnni", "qint8_avx512", "quint8_avx2", "qint8_arm64")
@@ -117,6 +128,17 @@ def test_a_bundle_has_its_own_int8() -> None:
     own = [f"{folder}{name}" for name in (INT8, CALIBRATED, BY_BATCH) for folder in ("", "onnx/")]
     assert preferred("auto", "auto", bundle=True, int8=(AVX2,))[:8] == (*own, *ONNX)
     assert AVX2 not in preferred("auto", "int8", bundle=True, int8=(AVX2,))
+
+
+def test_openvino_takes_its_own() -> None:
+    """engine="openvino" takes IR with its weights, then an fp32 graph; "auto" takes IR only where nothing else runs."""
+    assert preferred("openvino", "auto") == (*OPENVINO, *ONNX, *WEIGHTS)
+    ir = ["openvino/openvino_model.bin", "openvino/openvino_model.xml"]
+    assert needed(FULL, preferred("openvino", "auto")) == sorted([*TEXTS, *ir])
+    for torch in (True, False):
+        names = preferred("auto", "auto", torch=torch)
+        assert names[-2:] == OPENVINO if torch else names[-6:] == (*OPENVINO, *WEIGHTS)
+    assert set(OPENVINO).isdisjoint(preferred("auto", "int8", torch=True))
 
 
 @given(

@@ -115,3 +115,15 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "pairs.xlsx").write_text("")
     with pytest.raises(InputError, match=r"expected \.jsonl"):
         read_pairs(tmp_path / "pairs.xlsx")
+
+
+def test_pairs_without_labels_on_request(tmp_path: Path) -> None:
+    """A row with neither label nor probability is a pair where unlabelled ones are asked for, and else an error."""
+    file = tmp_path / "some.jsonl"
+    file.write_text('{"premise": "A cat.", "hypothesis": "A pet."}\n', encoding="utf-8")
+    assert read_pairs(file, unlabelled=True) == [Pair("A cat.", "A pet.", None, None, "some")]
+    with pytest.raises(InputError, match='row 1: no "label"'):
+        read_pairs(file)
+    file.write_text('{"premise": "A cat.", "hypothesis": "A pet.", "entailment": 2}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="expected a probability"):
+        read_pairs(file, unlabelled=True)

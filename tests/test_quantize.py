@@ -16,7 +16,7 @@ from texts import batch_logits, mixed_pairs
 from rerank_nli import OnnxEngine
 from rerank_nli.export import export
 from rerank_nli.onnx_engine import BUNDLED
-from rerank_nli.quantize import _rounded, store_int8
+from rerank_nli.quantize import _rounded, quantize_by_batch, quantize_by_calibration, store_int8
 from rerank_nli.scores import probabilities
 
 if TYPE_CHECKING:
@@ -317,3 +317,60 @@ def test_other_heads_have_an_int8_form(
     assert np.abs(rows - exact).mean() <= 0.25
     assert (rows != exact).any()
     assert rows == pytest.approx(np.concatenate([batch_logits(int8, [pair]) for pair in pairs]), abs=0.02)
+
+
+# The runtime's own forms
+
+
+def _inputs(engine: OnnxEngine) -> list[dict[str, Any]]:
+    """Of single pairs."""
+    tokens = [engine.tokenize([text[:40] for text in pair]) for pair in mixed_pairs()[:20]]
+    return [engine._template.arrays([(a, b)]) for a, b in tokens]
+
+
+def _constants(path: Path) -> dict[str, Any]:
+    onnx = pytest.importorskip("onnx")
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(path)).graph.initializer}
+
+
+@pytest.mark.parametrize("form", ["by batch", "by calibration"])
+def test_weights_beside_the_graph_or_in_it(exported: OnnxEngine, tmp_path: Path, form: str) -> None:
+    """A graph over 2 GiB, whose weights stand beside it, is quantized to the same tensors as one that holds them."""
+    onnx = pytest.importorskip("onnx")
+    made = []
+    for where in ("beside", "inside"):
+        work = tmp_path / where
+        work.mkdir()
+        onnx.save(onnx.load(str(exported.file)), str(work / "model.onnx"), save_as_external_data=where == "beside")
+        out = tmp_path / f"{where}.onnx"
+        if form == "by batch":
+            quantize_by_batch(work / "model.onnx", out)
+        else:
+            quantize_by_calibration(work / "model.onnx", out, _inputs(exported))
+        made.append(_constants(out))
+        assert out.with_name(f"{where}.onnx_data").is_file()
+    assert set(made[0]) == set(made[1])
+    assert all((made[0][name] == made[1][name]).all() for name in made[0])
+
+
+def test_what_is_calibrated(exported: OnnxEngine, tmp_path: Path) -> None:
+    """Matrices that widen or keep and tables come in 8 bits; those that narrow stay as they were, product and all."""
+    onnx = pytest.importorskip("onnx")
+    work = tmp_path / "work"
+    work.mkdir()
+    onnx.save(onnx.load(str(exported.file)), str(work / "model.onnx"))
+    quantize_by_calibration(work / "model.onnx", tmp_path / "out.onnx", _inputs(exported))
+    after = _constants(tmp_path / "out.onnx")
+    shapes = {(array.shape, str(array.dtype)) for array in after.values() if array.ndim == 2 and array.size >= 4096}
+    words = exported._tokenizer.get_vocab_size()
+    # attention and the first of each feed-forward pair; its second; words, positions; the pooler is no MatMul
+    assert shapes == {
+        ((64, 64), "int8"),
+        ((64, 128), "int8"),
+        ((128, 64), "float32"),
+        ((words, 64), "int8"),
+        ((128, 64), "int8"),
+        ((64, 64), "float32"),
+    }
+    weights = {name: array for name, array in after.items() if array.shape == (64, 128) and array.dtype == np.int8}
+    assert all(np.abs(array.astype(int)).max() <= 64 for array in weights.values())  # 7 bits: sums of two fit
