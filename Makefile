@@ -76,6 +76,7 @@ figures: .venv/dev.done
 forms: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/quantization.py $(CHECKPOINT) --data $(DIR)
+	$(BIN)/python benchmarks/two_labels.py --base $(CHECKPOINT) --data $(DIR)
 
 clean:
 	rm -rf .venv dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

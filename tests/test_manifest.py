@@ -136,7 +136,8 @@ def test_bundled_manifest() -> None:
     assert not Labels.of(manifest.labels).binary
     assert manifest.max_length == 512
     assert manifest.precision == "int8"
-    assert set(manifest.files) == {"model.onnx", "model.onnx_data", "model_int8.onnx", "tokenizer.json"}
+    graphs = {"model.onnx", "model_int8.onnx", "encoder.onnx"}
+    assert set(manifest.files) == {*graphs, "model.onnx_data", "tokenizer.json"}
     assert manifest.temperature > 0
 
 
