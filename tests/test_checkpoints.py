@@ -205,6 +205,7 @@ def test_special_tokens_in_a_text_are_text(folder: Path, torch_engine: TorchEngi
             assert special.isdisjoint(tokens.ids), tokens.text
 
 
+@pytest.mark.usefixtures("architecture")
 def test_marks_do_not_move_the_end(engine: Engine) -> None:
     """A premise with the end mark in it is scored in a batch as it is alone."""
     pairs = [("The word </s> ends a text.", "[SEP] and </s> are marks."), (TEXTS[0], CLAIM)]
