@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rerank_nli.grounding import pinpoint
 from rerank_nli.ranking import order
+from rerank_nli.scorer import FEWEST_TOKENS
 from rerank_nli.scores import ALPHA
 from rerank_nli.types import Conflicts, Relation, Span
 from rerank_nli.windows import sentences, windows
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["conflicts"]
 
-_FEWEST_TOKENS = 32  # what a claim must leave for a passage
 _ASKS = ("?", "？", "؟")
 
 
@@ -87,7 +87,7 @@ def conflicts(scorer: Scorer, texts: Sequence[str], threshold: float) -> Conflic
 def _claims(engine: Engine, index: int, text: str) -> list[_Claim]:
     """The sentences of a text that state something; one that would leave a passage little room comes in pieces."""
     room = engine.max_length - engine.special
-    budget = max(1, min(room // 2, room - _FEWEST_TOKENS))
+    budget = max(1, min(room // 2, room - FEWEST_TOKENS))
     stating = [span for span in sentences(text) if not text[span.start : span.end].rstrip("\"'”’»)]").endswith(_ASKS)]
     tokenized = engine.tokenize([text[a:b] for a, b in stating])
     pieces = [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rerank_nli.engines import Engine
 
-__all__ = ["DTYPES", "ENGINES", "load"]
+__all__ = ["DTYPES", "ENGINES", "load", "opened"]
 
 ENGINES = ("auto", "onnx", "openvino", "torch")
 DTYPES = ("auto", "fp32", "bf16", "fp16", "int8")
@@ -92,6 +92,20 @@ def load(
     if engine == "openvino":
         return OpenVinoEngine(path, labels, dtype=dtype, threads=threads)
     return OnnxEngine(path, labels, dtype=dtype, threads=threads)
+
+
+def opened(model: str | os.PathLike[str] | Engine, engine: str, labels: Sequence[str] | None) -> Engine:
+    """An Engine as it is, or what `load` makes of anything else.
+
+    Raises:
+        InputError: `engine` or `labels` beside an Engine, which has them already; and as `load`.
+    """
+    if isinstance(model, type) or not hasattr(model, "logits"):
+        return load(model, engine=engine, labels=labels)  # type: ignore[arg-type]
+    if engine != "auto" or labels is not None:
+        message = "engine= and labels= are for loading a model: give them to load() when you pass an Engine"
+        raise InputError(message)
+    return model  # type: ignore[return-value]
 
 
 def _names(engine: str, dtype: str, device: str, has: Callable[[str], bool]) -> Sequence[str]:

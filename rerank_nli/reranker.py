@@ -11,7 +11,7 @@ from rerank_nli import conflicts as between
 from rerank_nli import grounding, inputs, prediction
 from rerank_nli.embedding import POOLINGS, embed
 from rerank_nli.errors import InputError, InputTypeError, one_of
-from rerank_nli.loading import load
+from rerank_nli.loading import opened
 from rerank_nli.ranking import KEEPS, divide, named, order
 from rerank_nli.scorer import Scorer
 from rerank_nli.scores import ALPHA, KINDS, NORMALIZATIONS, check_threshold
@@ -94,14 +94,9 @@ class NLIReranker:
     ) -> None:
         if normalize is not None:
             one_of("normalize", normalize, NORMALIZATIONS)
-        if isinstance(model, type) or not hasattr(model, "logits"):
-            model = load(model, engine=engine, labels=labels)  # type: ignore[arg-type]
-        elif engine != "auto" or labels is not None:
-            message = "engine= and labels= are for loading a model: give them to load() when you pass an Engine"
-            raise InputError(message)
         self.normalize = normalize
         self._scorer = Scorer(
-            model,  # type: ignore[arg-type]
+            opened(model, engine, labels),
             direction=direction,
             combine=combine,
             score=score,

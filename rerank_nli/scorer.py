@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
     from rerank_nli.windows import Tokens
 
-__all__ = ["DIRECTIONS", "Scored", "Scorer", "is_question"]
+__all__ = ["DIRECTIONS", "FEWEST_TOKENS", "Scored", "Scorer", "is_question"]
 
 DIRECTIONS = ("passage_entails_query", "query_entails_passage", "bidirectional")
-_FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
+FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
 _QUESTION = r"(?is)(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$"
 # What a question becomes under template="auto"; benchmarks/templates.py compares the alternatives.
 _QUESTION_TEMPLATE = "{query}"
@@ -244,10 +244,10 @@ class Scorer:
         """Tokens that the model has left for a passage beside the longest of these."""
         longest = max(len(query) for query in queries)
         room = self.engine.max_length - self.engine.special - longest
-        if room < _FEWEST_TOKENS:
+        if room < FEWEST_TOKENS:
             message = (
                 f"{what} takes {longest} of the model's {self.engine.max_length} tokens and leaves {room} for a "
-                f"passage, fewer than {_FEWEST_TOKENS}: shorten or split it (it begins {queries[0].text[:60]!r})"
+                f"passage, fewer than {FEWEST_TOKENS}: shorten or split it (it begins {queries[0].text[:60]!r})"
             )
             raise QueryTooLongError(message)
         return room

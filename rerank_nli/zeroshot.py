@@ -20,7 +20,7 @@ from rerank_nli.label_scores import (
     independent_scores,
 )
 from rerank_nli.label_sets import label_sets
-from rerank_nli.reranker import NLIReranker
+from rerank_nli.loading import opened
 from rerank_nli.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ZeroShotClassifier:
         if embed is not None and not callable(embed):
             message = f"embed must be a function of a list of texts, got {embed!r:.80}"
             raise InputTypeError(message)
-        self.engine = NLIReranker(model, engine=engine, labels=labels).engine
+        self.engine = opened(model, engine, labels)
         self._embed = embed
         self._scorer = Scorer(
             self.engine,
