@@ -15,7 +15,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.cli_models import add_commands, add_languages, add_model, load_model, watch_languages
+from rerank_nli.cli_models import add_commands, add_languages, add_model, load_model, names, watch_languages
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.label_sets import label_sets
 from rerank_nli.ranking import KEEPS
@@ -134,7 +134,7 @@ def _add_classify(command: argparse.ArgumentParser) -> None:
     )
     add_model(command)
     command.add_argument("--labels", dest="classes", metavar="A,B,C", help="labels of the texts that bring none")
-    command.add_argument("--outputs", dest="labels", type=_names, metavar="A,B,C", help="the model's outputs in order")
+    command.add_argument("--outputs", dest="labels", type=names, metavar="A,B,C", help="the model's outputs in order")
     command.add_argument("--template", action="append", help='"… {label} …"; more than one is an ensemble')
     command.add_argument("--multi-label", action="store_true", help="each label stands alone; else one of them is true")
     command.add_argument("--threshold", type=float, help="least score of an accepted label")
@@ -231,7 +231,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    common = None if options.classes is None else _checked_labels("--labels", _names(options.classes))
+    common = None if options.classes is None else _checked_labels("--labels", names(options.classes))
     classifier = ZeroShotClassifier(load_model(options))
     lines = (_text_and_labels(number, line, common) for number, line in _progress(_lines(options.file)))
     with watch_languages(options, classifier.engine) as show:
@@ -276,10 +276,6 @@ def _checked_labels(where: str, labels: Any) -> Any:  # noqa: ANN401
         message = f"{where}: {error}"
         raise InputError(message) from error
     return labels
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _conflicts(options: argparse.Namespace) -> int:

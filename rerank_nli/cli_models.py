@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rerank_nli.evaluate import Evaluation
     from rerank_nli.pairs import Pair
 
-__all__ = ["add_commands", "add_languages", "add_model", "load_model", "watch_languages"]
+__all__ = ["add_commands", "add_languages", "add_model", "load_model", "names", "watch_languages"]
 
 _PROBES = (
     ("A cat sleeps.", "A cat sleeps.", "entailment"),
@@ -78,7 +78,7 @@ def add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> N
     command.add_argument("--device", default="auto")
     command.add_argument("--dtype", default="auto")
     command.add_argument("--revision")
-    command.add_argument("--labels", type=_names, help="names of the outputs in order, a,b,c")
+    command.add_argument("--labels", type=names, help="names of the outputs in order, a,b,c")
     command.add_argument("--threads", type=int)
 
 
@@ -130,13 +130,18 @@ def watch_languages(options: argparse.Namespace, engine: Engine) -> Iterator[Cal
         )
 
 
+def names(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [name.strip() for name in text.split(",")]
+
+
 def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", nargs="+", help=f"{_DATA}")
     command.add_argument("-o", "--out", type=Path, required=True, help="folder of the run; the same command goes on")
     command.add_argument("--base", required=True, help="folder or Hub id of an encoder or a classifier")
     command.add_argument("--dev", nargs="*", default=[], help="dev sets, in the same forms; the best on them is kept")
     command.add_argument(
-        "--labels", type=_names, help="names of the outputs in order, a,b,c; two may start from a base's three"
+        "--labels", type=names, help="names of the outputs in order, a,b,c; two may start from a base's three"
     )
     command.add_argument("--card", type=Path, help="JSON: name, version, base, data with licences, window")
     command.add_argument("--device", default="auto")
@@ -167,7 +172,7 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help="a Hub id, or a folder with config.json, weights and tokenizer")
     command.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
     command.add_argument("--form", choices=FORMS, default="int8", help="what is made; int8 if unsaid")
-    command.add_argument("--labels", type=_names, help="names of the outputs in order, a,b,c")
+    command.add_argument("--labels", type=names, help="names of the outputs in order, a,b,c")
     command.add_argument(
         "--card", type=Path, help="JSON: name, version, base, data, training, scores, window, temperature, languages"
     )
@@ -290,10 +295,6 @@ def _weights(option: str, given: Sequence[str]) -> dict[str, float]:
     except ValueError as error:
         message = f"--{option.replace('_', '-')} {' '.join(given)}: expected NAME=WEIGHT, with a number for the weight"
         raise InputError(message) from error
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
 
 
 def _card(file: Path | None) -> dict[str, Any]:

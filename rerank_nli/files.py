@@ -25,6 +25,7 @@ __all__ = [
     "OPENVINO",
     "WEIGHTS",
     "find",
+    "folder_of",
     "int8_names",
     "locate",
     "needed",
@@ -194,6 +195,12 @@ def find(folder: Path, names: Sequence[str]) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ModelNotFoundError(_none_of(folder, names))
+
+
+def folder_of(graph: Path) -> Path:
+    """The folder of a graph's model: its own, or the one above where graphs stand apart from the tokenizer."""
+    inner = graph.parent.name in ("onnx", "openvino") and not (graph.parent / "tokenizer.json").is_file()
+    return graph.parent.parent if inner else graph.parent
 
 
 def _fetched(

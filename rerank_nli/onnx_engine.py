@@ -16,7 +16,7 @@ import numpy as np
 from rerank_nli.checkpoints import require_model_file
 from rerank_nli.engines import FolderEngine
 from rerank_nli.errors import DamagedModelError, InputError, one_of
-from rerank_nli.files import CALIBRATED, ENCODER, find, preferred, this_processor
+from rerank_nli.files import CALIBRATED, ENCODER, find, folder_of, preferred, this_processor
 from rerank_nli.manifest import NAME as MANIFEST
 from rerank_nli.manifest import sha256
 
@@ -73,10 +73,7 @@ class OnnxEngine(FolderEngine):
         if path.suffix == ".onnx" and dtype != "auto":
             message = f"dtype={dtype!r}: {path} is taken as it is; leave dtype out, or give its folder"
             raise InputError(message)
-        folder = path
-        if path.suffix == ".onnx":
-            inner = path.parent.name == "onnx" and not (path.parent / "tokenizer.json").is_file()
-            folder = path.parent.parent if inner else path.parent
+        folder = folder_of(path) if path.suffix == ".onnx" else path
         bundle = (folder / MANIFEST).is_file()
         names = preferred("onnx", dtype, bundle=bundle, int8=this_processor())
         graphs = [name for name in names if name.endswith(".onnx")]

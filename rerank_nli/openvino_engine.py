@@ -14,7 +14,7 @@ import numpy as np
 from rerank_nli.checkpoints import require_model_file
 from rerank_nli.engines import FolderEngine
 from rerank_nli.errors import DamagedModelError, InputError, one_of, require
-from rerank_nli.files import ONNX, OPENVINO, find
+from rerank_nli.files import ONNX, OPENVINO, find, folder_of
 from rerank_nli.manifest import sha256
 from rerank_nli.onnx_engine import rounds_by_batch, weights_beside
 
@@ -63,8 +63,7 @@ class OpenVinoEngine(FolderEngine):
         path = self._path = Path(path).absolute()  # another process may have another folder to work in
         is_file = path.suffix in (".xml", ".onnx")
         self.file = find(path.parent, [path.name]) if is_file else find(path, (*OPENVINO, *ONNX))
-        inner = self.file.parent.name in ("onnx", "openvino") and not (self.file.parent / "tokenizer.json").is_file()
-        super().__init__(self.file.parent.parent if inner else self.file.parent, labels, threads)
+        super().__init__(folder_of(self.file), labels, threads)
         if self.file.suffix == ".onnx":
             require_model_file(self.file)
             if rounds_by_batch(self.file):
