@@ -15,7 +15,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.cli_models import add_commands, add_languages, add_model, load_model, names, watch_languages
+from rerank_nli.cli_models import add_doctor, add_export, add_models
+from rerank_nli.cli_options import add_languages, add_model, load_model, names, watch_languages
+from rerank_nli.cli_training import add_evaluate, add_train
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.label_sets import label_sets
 from rerank_nli.ranking import KEEPS
@@ -93,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_classify(commands.add_parser("classify", help="give texts labels of your own", conflict_handler="resolve"))
     _add_conflicts(commands.add_parser("conflicts", help="say which passages contradict or agree with each other"))
     _add_demo(commands.add_parser("demo", help="retrieve, rerank and filter on one screen"))
-    add_commands(commands)
+    add_train(commands.add_parser("train", help="fine-tune an NLI cross-encoder: from pairs to a bundle"))
+    add_evaluate(commands.add_parser("evaluate", help="measure a model on labelled pairs"))
+    add_export(commands.add_parser("export", help="make a bundle of a checkpoint, and check it"))
+    add_doctor(commands.add_parser("doctor", help="what can run here, and whether a model's labels are in order"))
+    add_models(commands.add_parser("models", help="models worth knowing: labels, size, languages, licence"))
     return parser
 
 

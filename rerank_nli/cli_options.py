@@ -1,0 +1,98 @@
+"""What commands have in common: the options that say which model runs and how, and the watch on texts' languages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from rerank_nli.errors import InputError
+from rerank_nli.languages import card_languages, unlisted_languages
+from rerank_nli.loading import ENGINES, load
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from rerank_nli.engines import Engine
+
+__all__ = ["add_languages", "add_model", "load_model", "names", "read_card", "watch_languages"]
+
+
+def add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> None:
+    """Add the options that say which model, and how to run it."""
+    if with_model:
+        command.add_argument("--model", default="mini", help='"mini", a folder, an .onnx file or a Hub id')
+    command.add_argument("--engine", choices=ENGINES, default="auto")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--dtype", default="auto")
+    command.add_argument("--revision")
+    command.add_argument("--labels", type=names, help="names of the outputs in order, a,b,c")
+    command.add_argument("--threads", type=int)
+
+
+def load_model(options: argparse.Namespace) -> Engine:
+    """The engine that those options say."""
+    return load(
+        options.model,
+        engine=options.engine,
+        device=options.device,
+        dtype=options.dtype,
+        revision=options.revision,
+        labels=options.labels,
+        threads=options.threads,
+    )
+
+
+def add_languages(command: argparse.ArgumentParser) -> None:
+    """Add the option that has texts' languages held against the model's card."""
+    command.add_argument(
+        "--languages",
+        action="store_true",
+        help="say on stderr how many texts are in a language that the model's card does not list",
+    )
+
+
+@contextlib.contextmanager
+def watch_languages(options: argparse.Namespace, engine: Engine) -> Iterator[Callable[[Iterable[Any]], None]]:
+    """Give a function that is shown texts; at the end, one line on stderr says what the card does not list."""
+    if not options.languages:
+        yield lambda _: None
+        return
+    listed = card_languages(engine)
+    unlisted_languages(engine, [], listed)  # a missing extra is said before the work begins
+    counts: Counter[str] = Counter()
+
+    def show(texts: Iterable[Any]) -> None:
+        counts.update(found.language for found in unlisted_languages(engine, texts, listed))
+
+    yield show
+    if not listed:
+        print(f"rerank-nli: the card of {options.model} lists no languages to hold the texts against", file=sys.stderr)
+    elif total := counts.total():
+        found = ", ".join(f"{language} {count}" for language, count in counts.most_common())
+        texts = "1 text is" if total == 1 else f"{total} texts are"
+        print(
+            f"rerank-nli: {texts} in a language that the card of {options.model} does not list: {found} "
+            f"(it lists {', '.join(listed)}); scores of such texts may mean little",
+            file=sys.stderr,
+        )
+
+
+def names(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def read_card(file: Path | None) -> dict[str, Any]:
+    """What a JSON object in a file says of a model; nothing, without a file."""
+    if file is None:
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        message = f"{file} is no JSON object ({error})"
+        raise InputError(message) from error

@@ -1,0 +1,172 @@
+"""The commands that need labelled pairs: train and evaluate."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_nli.cli_options import add_languages, add_model, load_model, names, read_card, watch_languages
+from rerank_nli.errors import InputError
+from rerank_nli.recipe import Recipe
+from rerank_nli.reranker import NLIReranker
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rerank_nli.evaluate import Evaluation
+    from rerank_nli.pairs import Pair
+
+__all__ = ["add_evaluate", "add_train"]
+
+_FIGURES = ("accuracy", "macro_f1", "auroc", "ece")
+_DATA = "pairs: .jsonl or .csv, also with .gz, or .parquet"
+
+
+def add_train(command: argparse.ArgumentParser) -> None:
+    """Options of `train`."""
+    command.add_argument("data", nargs="+", help=_DATA)
+    command.add_argument("-o", "--out", type=Path, required=True, help="folder of the run; the same command goes on")
+    command.add_argument("--base", required=True, help="folder or Hub id of an encoder or a classifier")
+    command.add_argument("--dev", nargs="*", default=[], help="dev sets, in the same forms; the best on them is kept")
+    command.add_argument(
+        "--labels", type=names, help="names of the outputs in order, a,b,c; two may start from a base's three"
+    )
+    command.add_argument("--card", type=Path, help="JSON: name, version, base, data with licences, window")
+    command.add_argument("--device", default="auto")
+    command.add_argument("--every", type=int, default=500, help="steps between looks at the dev sets")
+    command.add_argument(
+        "--mix", nargs="*", default=[], metavar="SOURCE=WEIGHT", help="weight of a source, 1 if unsaid"
+    )
+    command.add_argument("--class-weights", nargs="*", default=[], metavar="LABEL=WEIGHT")
+    for field in fields(Recipe):
+        if field.name not in ("mix", "class_weights"):
+            kind = int if isinstance(field.default, int) else float
+            command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    command.set_defaults(run=_train)
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """Options of `evaluate`."""
+    command.add_argument("model", nargs="?", default="mini", help='"mini", a folder, an .onnx file or a Hub id')
+    command.add_argument("--data", nargs="+", required=True, help=_DATA)
+    command.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
+    command.add_argument("--json", action="store_true")
+    command.add_argument("--plot", type=Path, help="also save reliability and confusion as .svg or .png")
+    add_model(command, with_model=False)
+    add_languages(command)
+    command.set_defaults(run=_evaluate)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from rerank_nli.pairs import read_pairs
+    from rerank_nli.train import train
+
+    weights = {name: _weights(name, getattr(options, name)) for name in ("mix", "class_weights")}
+    settings = {field.name: getattr(options, field.name) for field in fields(Recipe)}
+    manifest = train(
+        [pair for file in options.data for pair in read_pairs(file, options.labels)],
+        options.out,
+        base=options.base,
+        dev=_sets(options.dev, options.labels),
+        recipe=Recipe(**{**settings, **weights}),
+        labels=options.labels,
+        card=read_card(options.card),
+        device=options.device,
+        every=options.every,
+    )
+    assert manifest is not None  # noqa: S101 - all steps were asked for
+    print((options.out / "bundle" / "README.md").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rerank_nli.evaluate import evaluate, plot
+
+    reranker = NLIReranker(load_model(options))
+    sets = _sets(options.data, list(reranker.engine.labels.names))
+    with watch_languages(options, reranker.engine) as show:
+        show(text for pairs in sets.values() for pair in pairs for text in (pair.premise, pair.hypothesis))
+        evaluations = {
+            name: {language: evaluate(reranker, part, options.resamples) for language, part in parts.items()}
+            for name, parts in _by_language(sets).items()
+        }
+    rows = [row for name, parts in evaluations.items() for row in _rows(name, parts)]
+    if options.plot:
+        plot(
+            {" ".join(filter(None, (name, k))): e for name, p in evaluations.items() for k, e in p.items()},
+            options.plot,
+        )
+    if options.json:
+        for row in rows:
+            print(json.dumps(row))
+    else:
+        print(_table(rows))
+    return 0
+
+
+def _by_language(sets: dict[str, list[Pair]]) -> dict[str, dict[str | None, list[Pair]]]:
+    """Each set in parts of one language, which its pairs or, as xnli_de, its file's name say; None where none does."""
+    parted: dict[str, dict[str | None, list[Pair]]] = {}
+    for name, pairs in sets.items():
+        match = re.fullmatch("(xnli)_([a-z]{2,3})", name)
+        for pair in pairs:
+            language = pair.language or (match[2] if match else None)
+            parted.setdefault(match[1] if match else name, {}).setdefault(language, []).append(pair)
+    return parted
+
+
+def _rows(name: str, parts: dict[str | None, Evaluation]) -> Iterator[dict[str, Any]]:
+    """What is shown of a set: each language, then the mean of the languages."""
+    for language, evaluation in parts.items():
+        yield {"set": name} | ({} if language is None else {"language": language}) | evaluation.to_dict()
+    known = [evaluation for language, evaluation in parts.items() if language is not None]
+    if len(known) > 1:
+        means: dict[str, float | None] = {}
+        for figure in _FIGURES:
+            values = [getattr(evaluation, figure) for evaluation in known]
+            means[figure] = None if None in values else round(sum(values) / len(values), 4)
+        yield {"set": name, "language": "mean", "rows": sum(evaluation.rows for evaluation in known), **means}
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    by_language = any("language" in row for row in rows)
+
+    def line(name: str, language: str, count: object, cells: Iterable[str]) -> str:
+        return " ".join(
+            [f"{name:24s}", *[f"{language:8s}"] * by_language, f"{count:>6}", *(f"{c:>22s}" for c in cells)]
+        )
+
+    lines = [line("set", "language", "rows", _FIGURES)]
+    for row in rows:
+        cells = []
+        for figure in _FIGURES:
+            value, interval = row[figure], row.get("intervals", {}).get(figure)
+            text = "-" if value is None else f"{value:.4f}"
+            cells.append(text + (f" {interval[0]:.3f}–{interval[1]:.3f}" if interval else ""))
+        lines.append(line(row["set"], row.get("language", "-"), row["rows"], cells))
+    return "\n".join(lines)
+
+
+def _sets(files: Sequence[str], labels: Sequence[str] | None) -> dict[str, list[Pair]]:
+    from rerank_nli.pairs import read_pairs
+
+    sets: dict[str, list[Pair]] = {}
+    for file in files:
+        name = Path(file).name.split(".")[0]
+        if name in sets:
+            message = f"two sets are called {name!r}: rename a file"
+            raise InputError(message)
+        sets[name] = read_pairs(file, labels)
+    return sets
+
+
+def _weights(option: str, given: Sequence[str]) -> dict[str, float]:
+    try:
+        return {name: float(weight) for name, weight in (text.rsplit("=", 1) for text in given)}
+    except ValueError as error:
+        message = f"--{option.replace('_', '-')} {' '.join(given)}: expected NAME=WEIGHT, with a number for the weight"
+        raise InputError(message) from error
