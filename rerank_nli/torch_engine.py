@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.checkpoints import read_classifier, read_config, shards
+from rerank_nli.deberta import skew_attention
 from rerank_nli.engines import FolderEngine
 from rerank_nli.errors import InputError, one_of, require
 from rerank_nli.files import WEIGHTS, find
@@ -69,7 +70,7 @@ class TorchEngine(FolderEngine):
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         self._pid = os.getpid()
-        self._model = read_classifier(folder, self.precision, "torch").to(self.device)
+        self._model = skew_attention(read_classifier(folder, self.precision, "torch").to(self.device), keep=True)
         self._require_outputs(folder, self._model.config.num_labels)
 
     def __reduce__(self) -> tuple[Any, ...]:

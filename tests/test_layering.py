@@ -22,7 +22,7 @@ ADAPTERS = sorted(path.parent.name for path in INTEGRATIONS.glob("*/pyproject.to
 # A file imports only from files above it in this list.
 ORDER = (
     *("errors", "types"),
-    *("labels", "manifest", "scores", "windows", "calibration"),
+    *("labels", "manifest", "scores", "windows", "calibration", "deberta"),
     *("files", "checkpoints", "quantize", "export"),
     *("batches", "engines", "onnx_engine", "torch_engine", "openvino_engine", "loading", "embedding"),
     "scorer",
