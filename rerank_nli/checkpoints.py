@@ -7,6 +7,7 @@ import hashlib
 import os
 import pickle
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,14 +151,14 @@ def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None 
     except pickle.UnpicklingError as error:
         why = str(error.__context__ or error).strip()
         message = f"{again} damaged, or need code to load, which is never run ({why}): use a checkpoint in safetensors"
-        raise DamagedModelError(" ".join(message.split())) from error
+        raise DamagedModelError(message) from error
     except ValueError as error:
         kind = config.get("model_type")
         message = f"transformers {transformers.__version__} cannot open {folder}, of model type {kind!r} ({error})"
-        raise InputError(" ".join(message.split())) from error
+        raise InputError(message) from error
     except Exception as error:
         message = f"{again} damaged ({error}): fetch them again"
-        raise DamagedModelError(" ".join(message.split())) from error
+        raise DamagedModelError(message) from error
     missing, other = sorted(report["missing_keys"]), sorted(report["mismatched_keys"])
     head = {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
     if head and head <= set(missing):
@@ -206,13 +207,14 @@ def convert_tokenizer(folder: Path, target: Path) -> None:
     else:
         source = _tokenizer_source(folder)
         characters = _characters(source) if source.suffix == ".model" else b""
+        auto = require("transformers", "torch").AutoTokenizer
         try:
             with no_progress_bars():
-                auto = require("transformers", "torch").AutoTokenizer
-                tokenizer = auto.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
-        except (OSError, ValueError, AttributeError) as error:
+                reader = auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            tokenizer = reader.backend_tokenizer
+        except Exception as error:
             message = f"{folder} holds no tokenizer that can be read ({error}): add its tokenizer.json"
-            raise ModelNotFoundError(" ".join(message.split())) from error
+            raise ModelNotFoundError(message) from error
         if characters and "Precompiled" not in repr(tokenizer.normalizer):
             from tokenizers import normalizers
 
@@ -293,10 +295,11 @@ def shards(weights: Path) -> list[Path]:
 
 
 def cached(
-    folder: Path, sources: Sequence[Path], labels: Sequence[str] | None, name: str, make: Callable[[Path], object]
+    folder: Path, weights: Sequence[Path], labels: Sequence[str] | None, name: str, make: Callable[[Path], object]
 ) -> Path:
     """A file or folder made from a checkpoint, kept in the user's cache: the model's own folder is never written to."""
-    made_from = f"{sha256(*sources, *sorted(folder.glob('*.json')))} {None if labels is None else list(labels)}"
+    texts = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".model", ".txt"))
+    made_from = f"{version('rerank-nli')} {sha256(*weights, *texts)} {None if labels is None else list(labels)}"
     target = _cache() / hashlib.sha256(made_from.encode()).hexdigest()[:32] / name
     if not target.exists():
         try:
@@ -334,11 +337,11 @@ def _tokenizer_source(folder: Path) -> Path:
 
 
 def _converted_tokenizer(folder: Path) -> Path:
-    sources = [path for path in (_tokenizer_source(folder), folder / "merges.txt") if path.is_file()]
+    _tokenizer_source(folder)
 
     def make(target: Path) -> None:
         partial = target.with_name(f"{target.name}.{os.getpid()}")
         convert_tokenizer(folder, partial)
         partial.replace(target)
 
-    return cached(folder, sources, None, "tokenizer.json", make)
+    return cached(folder, [], None, "tokenizer.json", make)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,10 @@ __all__ = [
 
 class RerankNLIError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """One line, whatever a library's own message in it was."""
+        return re.sub(r"\s*\n\s*", " ", super().__str__()).strip()
 
 
 class InputError(RerankNLIError, ValueError):

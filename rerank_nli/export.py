@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_classifier
+from rerank_nli.deberta import skew_attention
 from rerank_nli.errors import InputError, one_of, require
 from rerank_nli.files import BY_BATCH, CALIBRATED, ENCODER, INT8, ONNX, OPENVINO
 from rerank_nli.labels import Labels
@@ -37,7 +39,9 @@ FORMS = {  # the form, and what its manifest says that it is stored in
 
 _OPSET = 20  # the first with Gelu as one operator
 _LARGEST = 2**31 - 2**26  # bytes of weights in an ONNX file, which protobuf ends at 2 GiB with the graph
-_CARD = ("name", "version", "base", "data", "training", "scores", "window", "temperature", "languages")
+_TRACING = threading.Lock()  # torch traces one model at a time in a process
+_KEPT = ("name", "version", "base", "data", "training", "window", "temperature")  # of a bundle, in another form of it
+_CARD = (*_KEPT, "scores", "languages")
 
 
 def export(
@@ -51,7 +55,8 @@ def export(
 ) -> Manifest:
     """Write a model in one form, tokenizer.json, manifest.json and the model card (needs the `export` extra).
 
-    Nothing is held against the source here: `agreement.export_checked` does both.
+    What a bundle says of its model is kept in another form of it, but for its scores. Nothing is held against the
+    source here: `agreement.export_checked` does both.
 
     Args:
         folder: a Hugging Face sequence-classification checkpoint: config.json, weights, tokenizer.
@@ -83,6 +88,7 @@ def export(
         raise InputError(message)
     if form == "openvino":
         require("openvino", "openvino")  # before the work
+    own = Manifest.read(folder)
     model = read_classifier(folder, "fp32", "export", attention="eager")
     resolved = Labels.resolve(model.config.id2label, labels)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +97,7 @@ def export(
         bundle.mkdir()
         work.mkdir()
         convert_tokenizer(folder, bundle / "tokenizer.json")
-        longest = max_length(folder, model.config.to_dict())
+        longest = own.max_length if own else max_length(folder, model.config.to_dict())
         if form == "safetensors":
             _write_weights(model, folder, bundle, resolved.names)
         else:
@@ -110,8 +116,9 @@ def export(
                 quantize_by_calibration(graph, bundle / CALIBRATED, inputs)
             elif form == "openvino":
                 _write_ir(graph, bundle / OPENVINO[0])
+        kept = {name: getattr(own, name) for name in _KEPT} if own else {"name": folder.name, "version": "0"}
         manifest = Manifest(
-            **{"name": folder.name, "version": "0", "languages": stated_languages(folder), **(card or {})},
+            **{**kept, "languages": stated_languages(folder), **(card or {})},
             labels=list(resolved.names),
             max_length=longest,
             precision=FORMS[form],
@@ -134,7 +141,7 @@ def require_absent(out: Path) -> None:
 
 
 def check_card(card: Mapping[str, Any]) -> None:
-    """Refuse a card with an entry that a manifest has not.
+    """Refuse a card with an entry that a manifest has not, or has in another form.
 
     Raises:
         InputError: it has one.
@@ -143,6 +150,7 @@ def check_card(card: Mapping[str, Any]) -> None:
     if unknown:
         message = f"unknown entries in the card: {unknown}; expected some of {list(_CARD)}"
         raise InputError(message)
+    Manifest(**{"name": "", "version": "", "max_length": 1 << 31, **card})  # the model's own length is not known yet
 
 
 def _write_weights(model: Any, folder: Path, bundle: Path, names: Sequence[str]) -> None:  # noqa: ANN401
@@ -183,6 +191,7 @@ def _write_graph(model: Any, path: Path, longest: int, *, with_states: bool) -> 
     """A graph that gives logits, and perhaps the states of the encoder's last layer."""
     torch = require("torch", "export")
     require("onnxscript", "export")
+    skew_attention(model, keep=False)
     example = torch.ones((2, 16), dtype=torch.int64)
     inputs = {"input_ids": example, "attention_mask": example.clone()}  # one tensor twice would be one input
     if getattr(model.config, "type_vocab_size", 0) > 1:
@@ -200,10 +209,9 @@ def _write_graph(model: Any, path: Path, longest: int, *, with_states: bool) -> 
             return (logits, states[-1]) if with_states else logits
 
     log = logging.getLogger("torch.onnx")
-    level = log.level
-    with torch.no_grad(), warnings.catch_warnings(), contextlib.ExitStack() as after:
+    with _TRACING, torch.no_grad(), warnings.catch_warnings(), contextlib.ExitStack() as after:
         warnings.simplefilter("ignore")  # the exporter warns of its own internals, and logs them
-        after.callback(log.setLevel, level)
+        after.callback(log.setLevel, log.level)
         log.setLevel(logging.ERROR)
         after.callback(encoder.register_forward_hook(lambda *seen: states.append(seen[-1][0])).remove)
         program = torch.onnx.export(

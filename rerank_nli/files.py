@@ -174,14 +174,14 @@ def locate(
             folder = Path(fetch(allow_patterns=[], local_files_only=True))  # whatever it holds
         except Exception:  # noqa: BLE001 - the first error is the one that tells why
             message = f"{model!r} is no folder here and was not found on the Hub or in its cache, {cache} ({error})"
-            raise ModelNotFoundError(_one_line(message)) from error
+            raise ModelNotFoundError(message) from error
         wanted = names(lambda name: (folder / name).is_file())
         if not any((folder / name).is_file() for name in wanted):
             message = (
                 f"only a part of {model!r} is in the Hub's cache, {cache}, and the rest could not be fetched "
                 f"({error}): {_none_of(folder, wanted)}"
             )
-            raise ModelNotFoundError(_one_line(message)) from error
+            raise ModelNotFoundError(message) from error
         return folder
 
 
@@ -226,10 +226,6 @@ def _none_of(folder: Path, names: Sequence[str]) -> str:
 
 def _placed(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{folder}{name}" for name in names for folder in ("", "onnx/"))
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
 
 
 def _no_bar() -> type:

@@ -84,7 +84,7 @@ class Labels:
             InputTypeError: `labels` is not a sequence of texts.
         """
         try:
-            own = [name for _, name in sorted((int(i), name) for i, name in (id2label or {}).items())]
+            own = [name for _, name in sorted((int(i), str(name)) for i, name in (id2label or {}).items())]
         except (AttributeError, TypeError, ValueError) as error:
             message = f"id2label {id2label!r} is no mapping of output numbers to names: {_hint()}"
             raise LabelError(message) from error

@@ -52,10 +52,11 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that would score silently and wrongly.
+        """Refuse numbers that would score silently and wrongly, and what a card could not say.
 
         Raises:
-            InputError: max_length or window is no count, temperature no positive number, or languages no list of codes.
+            InputError: max_length or window is no count, temperature no positive number, languages no list of codes,
+                or an entry of another form.
         """
         counted("max_length", self.max_length)
         if self.window is not None:
@@ -66,6 +67,16 @@ class Manifest:
         codes = self.languages
         if not isinstance(codes, list) or not all(isinstance(code, str) and code.strip() for code in codes):
             message = f"languages={codes!r}: expected a list of ISO 639 codes, as ['en', 'de']"
+            raise InputError(message)
+        for name in ("base", "training", "scores"):
+            if not isinstance(getattr(self, name), dict):
+                message = f"{name}={getattr(self, name)!r:.80}: expected an object of names and values"
+                raise InputError(message)
+        sources = self.data
+        if not isinstance(sources, list) or not all(
+            isinstance(d, dict) and {"name", "licence"} <= set(d) for d in sources
+        ):
+            message = f"data={sources!r:.80}: expected a list of objects with 'name' and 'licence'"
             raise InputError(message)
 
     @classmethod

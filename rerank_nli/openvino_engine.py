@@ -144,7 +144,7 @@ class OpenVinoEngine(FolderEngine):
             compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:
             message = f"{self.file} cannot be read by OpenVINO ({error}): export or fetch it again"
-            raise DamagedModelError(" ".join(message.split())) from error
+            raise DamagedModelError(message) from error
         if self.precision == "bf16" and not bf16:
             message = "dtype='bf16': this processor has no bf16; use dtype='fp32'"
             raise InputError(message)

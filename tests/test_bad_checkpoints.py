@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -149,6 +150,23 @@ def test_an_unknown_architecture(copied: Path, tmp_path: Path, entries: dict[str
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_tokenizer_that_needs_code(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where a tokenizer is converted, nobody is asked whether the folder's own code may run, and it never does."""
+    vocab = read_json(copied / "tokenizer.json")["model"]["vocab"]
+    (copied / "tokenizer.json").unlink()
+    (copied / "vocab.txt").write_text("\n".join(sorted(vocab, key=vocab.__getitem__)), encoding="utf-8")
+    (copied / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    (copied / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}', encoding="utf-8")
+    configured(copied, model_type="own", auto_map={"AutoConfig": "own.Own"})
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n" * 9))
+    for engine in ("torch", "onnx"):
+        fails(InputError, copied, "of model type 'own' .*trust_remote_code", engine=engine)
+    assert not (tmp_path / "ran").exists()
+    assert capfd.readouterr().out == ""
+
+
 # Labels
 
 
@@ -178,6 +196,13 @@ def test_labels_of_another_number_than_outputs(folder: Path) -> None:
         fails(InputError, folder, "has 3 outputs, but 2 labels", labels=TWO)
     else:  # a config without names is one of two outputs
         fails(DamagedModelError, folder, r"not of its config\.json \(other shapes: \['classifier", labels=TWO)
+
+
+def test_numbers_in_place_of_names(folder: Path) -> None:
+    """A config whose outputs are called by numbers is an error that says what to pass, and loads with that."""
+    configured(folder, id2label={str(n): n for n in range(3)})
+    fails(LabelError, folder, r"cannot tell which output is which from \['0', '1', '2'\]: pass labels=")
+    assert load(folder, device="cpu", labels=["neutral", "entailment", "contradiction"]).labels.columns == (1, 0, 2)
 
 
 def test_a_config_without_labels(folder: Path) -> None:
@@ -290,6 +315,15 @@ def test_damaged_onnx(graph: Path, copied: Path, content: bytes | None) -> None:
     whole = graph.read_bytes()
     (copied / "model.onnx").write_bytes(whole[: len(whole) // 2] if content is None else content)
     fails(DamagedModelError, copied, re.escape(f"{copied / 'model.onnx'} cannot be read as ONNX"))
+
+
+def test_damaged_weights_of_a_graph(graph: Path, copied: Path) -> None:
+    """A graph whose weights beside it are cut short is an error of one line that names the graph."""
+    onnx = pytest.importorskip("onnx")
+    data, saved = "model.onnx_data", str(copied / "model.onnx")
+    onnx.save(onnx.load(str(graph)), saved, save_as_external_data=True, location=data, size_threshold=0)
+    (copied / data).write_bytes((copied / data).read_bytes()[:1000])
+    fails(DamagedModelError, copied, re.escape(f"{saved} cannot be read as ONNX"))
 
 
 @pytest.mark.parametrize(

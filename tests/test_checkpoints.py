@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,12 @@ import pytest
 from architectures import ARCHITECTURES, Architecture, build
 from texts import CLAIMS, batch_logits, neutral_sentences
 
-from rerank_nli import DamagedModelError, LabelError, NLIReranker, OnnxEngine, TorchEngine, load
+from rerank_nli import DamagedModelError, LabelError, ModelNotFoundError, NLIReranker, OnnxEngine, TorchEngine, load
 from rerank_nli.batches import in_batches
-from rerank_nli.checkpoints import convert_tokenizer, read_tokenizer
+from rerank_nli.checkpoints import cached, convert_tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rerank_nli import Engine
     from rerank_nli.scores import FloatArray
@@ -288,6 +288,27 @@ def test_a_damaged_sentencepiece_model(sentence_pieces: Path, tmp_path: Path) ->
     (spoiled / "spm.model").write_bytes(b"no model")
     with pytest.raises(DamagedModelError, match=r"spm\.model cannot be read as a SentencePiece model"):
         TorchEngine(spoiled, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
+def test_a_damaged_vocabulary(byte_pairs: Path, tmp_path: Path, name: str) -> None:
+    """A vocabulary that is git-lfs' note of where it is, is an error of one line that names the folder."""
+    spoiled = shutil.copytree(byte_pairs, tmp_path / "spoiled")
+    (spoiled / name).write_text("version https://git-lfs.github.com/spec/v1\nsize 12345\n", encoding="utf-8")
+    with pytest.raises(ModelNotFoundError, match=r"spoiled holds no tokenizer that can be read \(") as caught:
+        TorchEngine(spoiled, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "merges.txt", "tokenizer_config.json"])
+def test_the_cache_follows_the_tokenizer(byte_pairs: Path, tmp_path: Path, name: str) -> None:
+    """What the cache holds of a folder is made anew when a file of its tokenizer changes, and only then."""
+    folder = shutil.copytree(byte_pairs, tmp_path / "changed")
+    first = cached(folder, [], None, "made", Path.touch)
+    assert cached(folder, [], None, "made", Path.touch) == first
+    with (folder / name).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert cached(folder, [], None, "made", Path.touch) != first
 
 
 def test_sentencepiece_is_asked_for(sentence_pieces: Path, tmp_path: Path) -> None:

@@ -22,6 +22,14 @@ TREE = {
 }
 
 
+@pytest.mark.parametrize("name", TREE)
+def test_one_line(name: str) -> None:
+    """An error is one line, also where it quotes a library's message of several; spaces in a line stay."""
+    assert (
+        str(getattr(errors, name)("it said:\n   'two  spaces'\r\n\n and more.\n")) == "it said: 'two  spaces' and more."
+    )
+
+
 @pytest.mark.parametrize(("name", "builtin"), TREE.items())
 def test_one_base_and_one_builtin(name: str, builtin: type[Exception]) -> None:
     """An error can be caught as RerankNLIError and as the builtin that it is a case of."""

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +175,26 @@ def test_unknown_card_entries(checkpoint: Path, tmp_path: Path) -> None:
     """An entry that a manifest has not is an error that lists those it has."""
     with pytest.raises(InputError, match=r"unknown entries in the card: \['colour', 'labels'\]; expected some of"):
         export(checkpoint, tmp_path / "out", card={"name": "x", "labels": [], "colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ({"data": "MNLI"}, "data='MNLI': expected a list of objects with 'name' and 'licence'"),
+        ({"data": {"name": "MNLI", "licence": "MIT"}}, "data={.*expected a list of objects"),
+        ({"data": [{"name": "MNLI"}]}, "data=.*expected a list of objects with 'name' and 'licence'"),
+        ({"base": "someone/base"}, "base='someone/base': expected an object of names and values"),
+        ({"training": None}, "training=None: expected an object"),
+        ({"scores": [0.5]}, r"scores=\[0.5\]: expected an object"),
+        ({"temperature": 0}, "temperature=0: expected a number above 0"),
+        ({"window": "64"}, "window='64': expected a whole number"),
+    ],
+    ids=str,
+)
+def test_card_entries_of_another_form(tmp_path: Path, card: dict[str, Any], message: str) -> None:
+    """An entry of the card that no model card could be made of is refused before any work."""
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / "none", tmp_path / "out", card=card)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
@@ -359,6 +381,24 @@ def test_bin_weights_become_safetensors(checkpoint: Path, tmp_path: Path) -> Non
     assert {name for name in weights if not torch.equal(weights[name], after[name])} == set()
     engine = load(tmp_path / "out", device="cpu")
     assert (engine.labels.columns, engine.max_length) == ((1, 0, 2), 99)
+
+
+def test_a_bundle_in_another_form(checkpoint: Path, tmp_path: Path) -> None:
+    """A bundle of weights that is exported keeps what it says of its model but scores, unless the card says other."""
+    first = export(checkpoint, tmp_path / "first", form="safetensors", card={**CARD, "scores": {"mine": 1}})
+    second = export(tmp_path / "first", tmp_path / "second", form="safetensors", card={"version": "9"})
+    assert (first.temperature, first.window) == (1.25, 64)
+    assert second == replace(first, version="9", scores={}, files=second.files)
+
+
+def test_threads_may_export_at_once(checkpoint: Path, tmp_path: Path) -> None:
+    """Two threads that export a graph at the same time each get theirs, and both are the same."""
+    pytest.importorskip("onnxscript")
+    outs = [tmp_path / "one", tmp_path / "two"]
+    with ThreadPoolExecutor(2) as threads:
+        one, two = threads.map(lambda out: export(checkpoint, out, form="fp32"), outs)
+    assert one == two
+    assert batch_logits(load(outs[0]), PAIRS) == pytest.approx(batch_logits(load(checkpoint), PAIRS), abs=1e-4)
 
 
 def test_unknown_forms(checkpoint: Path, tmp_path: Path) -> None:
