@@ -31,7 +31,7 @@ demo: .venv/demo.done
 test: test-core $(ADAPTERS:%=test-%)
 
 test-core: .venv/dev.done
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term --numprocesses=2 --dist=loadfile
 
 $(ADAPTERS:%=test-%): test-%: .venv/dev.done
 	cd integrations/$* && ../../$(BIN)/python -m pytest

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rerank_nli.errors import require
+from rerank_nli.types import Items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rerank_nli.scores import FloatArray
 
 __all__ = ["Classification", "Classifications", "LabelScore"]
@@ -81,7 +79,7 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class Classifications(Sequence[Classification]):
+class Classifications(Items[Classification]):
     """A classification for each text, in the order of the texts.
 
     Attributes:
@@ -89,24 +87,10 @@ class Classifications(Sequence[Classification]):
         labels: the L labels of all label sets together, in the order they came in; the columns of the array.
     """
 
+    _items = "rows"
+
     rows: tuple[Classification, ...]
     labels: tuple[str, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> Classification: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Classification, ...]: ...
-    def __getitem__(self, index: int | slice) -> Classification | tuple[Classification, ...]:
-        """The classification of a text, or a tuple of them."""
-        return self.rows[index]
-
-    def __len__(self) -> int:
-        """How many texts there are."""
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Classification]:
-        """In the order of the texts."""
-        return iter(self.rows)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The classifications as JSON types."""

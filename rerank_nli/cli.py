@@ -19,7 +19,7 @@ from rerank_nli.cli_models import add_doctor, add_export, add_models
 from rerank_nli.cli_options import add_languages, add_model, load_model, names, watch_languages
 from rerank_nli.cli_training import add_evaluate, add_train
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
-from rerank_nli.label_sets import label_sets
+from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scorer import DIRECTIONS
@@ -277,7 +277,7 @@ def _text_and_labels(number: int, line: str, common: Any) -> tuple[str, Any]:  #
 def _checked_labels(where: str, labels: Any) -> Any:  # noqa: ANN401
     """The labels; what is wrong with them is said with its place."""
     try:
-        label_sets(labels, 1, multi_label=False, exclusive=None, parents=None)
+        label_names(labels)
     except (InputError, InputTypeError) as error:
         message = f"{where}: {error}"
         raise InputError(message) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.cli_options import add_languages, add_model, load_model, names, read_card, watch_languages
-from rerank_nli.errors import InputError
+from rerank_nli.errors import InputError, one_of
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 
@@ -84,8 +84,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rerank_nli.evaluate import evaluate, plot
+    from rerank_nli.evaluate import PLOTS, evaluate, plot
 
+    if options.plot:
+        one_of("suffix of a plot", options.plot.suffix, PLOTS)  # before the work
     reranker = NLIReranker(load_model(options))
     sets = _sets(options.data, list(reranker.engine.labels.names))
     with watch_languages(options, reranker.engine) as show:

@@ -39,12 +39,20 @@ def unit_vectors(encode: Callable[[list[str]], Any], texts: list[str]) -> FloatA
     """What `encode` makes of n texts, as float32 (n, d) of length 1; zeros stay zeros.
 
     Raises:
-        InputTypeError: it does not return n vectors.
+        InputTypeError: it does not return n vectors of finite numbers.
     """
     readable = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
-    vectors = np.asarray(encode(readable), dtype=np.float32)
+    returned = encode(readable)
+    try:
+        vectors = np.asarray(returned, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        message = f"the encoder returned no array of numbers for {len(texts)} texts ({error})"
+        raise InputTypeError(message) from error
     if vectors.ndim != 2 or len(vectors) != len(texts):  # noqa: PLR2004
         message = f"the encoder returned shape {vectors.shape} for {len(texts)} texts: expected ({len(texts)}, d)"
+        raise InputTypeError(message)
+    if not np.isfinite(vectors).all():
+        message = f"the encoder returned numbers that are not finite for {len(texts)} texts"
         raise InputTypeError(message)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import InputError, counted, require
+from rerank_nli.errors import InputError, counted, one_of, require
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT
 from rerank_nli.scores import probabilities
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     IntArray = NDArray[np.int64]
 
-__all__ = ["Evaluation", "ece", "evaluate", "fit_on_even_rows", "fit_temperature", "measure", "plot", "truths"]
+__all__ = ["PLOTS", "Evaluation", "ece", "evaluate", "fit_on_even_rows", "fit_temperature", "measure", "plot", "truths"]
 
+PLOTS = (".svg", ".png")
 _NAMES = (*COLUMNS, NOT_ENTAILMENT)
 _NOT_ENTAILMENT = len(COLUMNS)
 _BINS = 15
@@ -123,9 +125,9 @@ def measure(p: FloatArray, truth: IntArray, resamples: int = 1000, seed: int = 0
         two_labels=two_labels,
         **figures,
         intervals={
-            name: [round(float(q), 4) for q in np.nanpercentile([d[name] for d in drawn], (2.5, 97.5))]
+            name: [round(float(q), 4) for q in np.percentile(values, (2.5, 97.5))]
             for name, figure in figures.items()
-            if drawn and figure is not None
+            if figure is not None and (values := [d[name] for d in drawn if d[name] is not None])
         },
         confusion={
             a: {b: int(((truth == _NAMES.index(a)) & (decided == _NAMES.index(b))).sum()) for b in names} for a in names
@@ -177,7 +179,16 @@ def fit_on_even_rows(logits: Mapping[str, FloatArray], truth: Mapping[str, IntAr
 
 
 def plot(evaluations: Mapping[str, Evaluation], path: str | os.PathLike[str]) -> None:
-    """Reliability diagram and confusion matrix of each set, as .svg or .png by the path's suffix (`eval` extra)."""
+    """Reliability diagram and confusion matrix of each set (`eval` extra).
+
+    Args:
+        evaluations: {name of the set: what was measured}.
+        path: a file whose suffix is one of PLOTS.
+
+    Raises:
+        InputError: another suffix.
+    """
+    one_of("suffix of a plot", Path(path).suffix, PLOTS)
     figure = require("matplotlib.figure", "eval").Figure(figsize=(7, 3.2 * len(evaluations)), layout="constrained")
     rows = figure.subplots(len(evaluations), 2, squeeze=False)
     for (name, evaluation), (left, right) in zip(evaluations.items(), rows, strict=True):

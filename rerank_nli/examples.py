@@ -42,6 +42,7 @@ class Examples:
         ids: list[NDArray[np.int32]] = []
         types: list[NDArray[np.int8]] = []
         self.pairs: list[Pair] = []
+        self.widths = np.minimum(WIDTHS, longest)
         for first in range(0, len(pairs), _CHUNK):
             chunk = pairs[first : first + _CHUNK]
             encodings = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in chunk])
@@ -65,7 +66,7 @@ class Examples:
         weights = np.array([mix.get(pair.source, 1.0) for pair in self.pairs])
         rows = np.repeat(np.arange(len(weights)), (weights + rng.random(len(weights))).astype(int))
         rng.shuffle(rows)
-        widths = np.array(WIDTHS)[np.searchsorted(WIDTHS, self.lengths[rows])]
+        widths = self.widths[np.searchsorted(WIDTHS, self.lengths[rows])]
         cut = []
         for width in np.unique(widths):
             bucket, size = rows[widths == width], max(1, tokens // int(width))

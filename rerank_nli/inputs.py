@@ -13,7 +13,7 @@ from rerank_nli.scores import FUSIONS
 if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
 
-__all__ = ["check_top_k", "listed", "pair", "query_and_passages", "retrieval", "text_and_id", "weights"]
+__all__ = ["check_top_k", "listed", "pair", "query_and_passages", "retrieval", "text_and_id", "texts", "weights"]
 
 
 def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
@@ -33,6 +33,16 @@ def listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
         message = f"{what} must be a list of them, got {values!r:.80}"
         raise InputTypeError(message)
     return list(values)
+
+
+def texts(values: Any) -> list[str]:  # noqa: ANN401
+    """Several texts as a list."""
+    read = listed("texts", values)
+    for index, text in enumerate(read):
+        if not isinstance(text, str):
+            message = f"text {index} must be a text, got {text!r:.80}"
+            raise InputTypeError(message)
+    return read
 
 
 def text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401

@@ -1,59 +1,59 @@
-"""What callers say beside the labels: texts, templates, thresholds, expected shares, true labels; checked and read."""
+"""What callers say of a classification: texts, labels, templates, thresholds, shares, gold; checked and read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rerank_nli.errors import InputError, InputTypeError
-from rerank_nli.inputs import listed
-from rerank_nli.label_sets import require_known
+from rerank_nli.inputs import listed, texts
+from rerank_nli.label_sets import label_sets, require_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rerank_nli.label_sets import LabelSet
 
-__all__ = ["gold_labels", "limits", "read_shares", "read_templates", "read_texts"]
+__all__ = ["Task", "gold_labels", "limits", "read_shares"]
 
 _HALF = 0.5  # more likely than not
 
 
-def read_texts(texts: Any) -> list[str]:  # noqa: ANN401
-    """The texts as a list.
+class Task(NamedTuple):
+    """Texts that are classified, and by what.
 
-    Raises:
-        InputTypeError: no list, or something in it that is no text; the message names its index.
+    Attributes:
+        texts: n of them.
+        sets: n, the labels of each text; equal ones are one object.
+        known: all labels, in the order they came in.
+        templates: a text with {label} in it each.
     """
-    read = listed("texts", texts)
-    for index, text in enumerate(read):
-        if not isinstance(text, str):
-            message = f"text {index} must be a text, got {text!r:.80}"
-            raise InputTypeError(message)
-    return read
 
+    texts: list[str]
+    sets: list[LabelSet]
+    known: tuple[str, ...]
+    templates: list[str]
 
-def read_templates(template: Any) -> list[str]:  # noqa: ANN401
-    """The templates as a list.
+    @classmethod
+    def read(cls, given: Any, labels: Any, template: Any, **grouping: Any) -> Task:  # noqa: ANN401
+        """Check and read the texts, labels and templates of `ZeroShotClassifier.classify`.
 
-    Raises:
-        InputTypeError: no text and no list of texts.
-        InputError: none, or one without {label}.
-    """
-    templates = [template] if isinstance(template, str) else listed("template", template)
-    for index, one in enumerate(templates):
-        if not isinstance(one, str):
-            message = f"template {index} must be a text, got {one!r:.80}"
-            raise InputTypeError(message)
-        if "{label}" not in one:
-            message = f"template {one!r:.200} has no {{label}} in it: every label would be the same hypothesis"
-            raise InputError(message)
-    if not templates:
-        message = "template is an empty list: give at least one text with {label} in it"
-        raise InputError(message)
-    return templates
+        Args:
+            given: the texts.
+            labels: as `label_sets`.
+            template: a text or a list of them.
+            grouping: multi_label, exclusive and parents, as `label_sets`.
+
+        Raises:
+            InputTypeError: a text or template that is no text, or no list of them.
+            InputError: no template, or one without {label}.
+            InputError, InputTypeError: as `label_sets`.
+        """
+        read = texts(given)
+        sets, known = label_sets(labels, len(read), **grouping)
+        return cls(read, sets, known, _templates(template))
 
 
 def limits(thresholds: Any, known: Sequence[str]) -> Callable[[str, bool], float]:  # noqa: ANN401
@@ -124,6 +124,21 @@ def gold_labels(gold: Any, sets: Sequence[LabelSet]) -> list[set[int]]:  # noqa:
                 place = above[place]
         truth.append(places)
     return truth
+
+
+def _templates(template: Any) -> list[str]:  # noqa: ANN401
+    templates = [template] if isinstance(template, str) else listed("template", template)
+    for index, one in enumerate(templates):
+        if not isinstance(one, str):
+            message = f"template {index} must be a text, got {one!r:.80}"
+            raise InputTypeError(message)
+        if "{label}" not in one:
+            message = f"template {one!r:.200} has no {{label}} in it: every label would be the same hypothesis"
+            raise InputError(message)
+    if not templates:
+        message = "template is an empty list: give at least one text with {label} in it"
+        raise InputError(message)
+    return templates
 
 
 def _threshold(what: str, value: Any) -> float:  # noqa: ANN401

@@ -34,7 +34,7 @@ AIMS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 }
 
 _EPSILON = 1e-12  # keeps a logarithm finite where a score has rounded to 0 or 1
-_STEPS = 200
+_STEPS = 2_000  # where scores are near 0 and 1, a step is small
 _CLOSE = 1e-9
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rerank_nli.errors import InputError, InputTypeError
 from rerank_nli.inputs import listed
 
-__all__ = ["Group", "LabelSet", "label_sets", "require_known"]
+__all__ = ["Group", "LabelSet", "label_names", "label_sets", "require_known"]
 
 
 class Group(NamedTuple):
@@ -88,6 +88,35 @@ def label_sets(
     return sets[:texts], tuple(known)
 
 
+def label_names(labels: Any, of: str = "") -> dict[str, str]:  # noqa: ANN401
+    """Read one set of labels: their names, and the words that stand for them.
+
+    Args:
+        labels: a list of names, or a mapping of names to wordings.
+        of: whose they are, as an error says it after "labels".
+
+    Raises:
+        InputError: no labels, a blank one or one twice.
+        InputTypeError: something that is no text, or no list of them.
+    """
+    mapped = isinstance(labels, Mapping)
+    pairs = list(labels.items()) if mapped else [(name, name) for name in listed(f"labels{of}", labels)]
+    if not pairs:
+        message = f"labels{of}: there is none, and a text is classified by at least one"
+        raise InputError(message)
+    seen: dict[str, int] = {}
+    for index, pair in enumerate(pairs):
+        for text in pair:
+            if not isinstance(text, str) or not text.strip():
+                message = f"label {index}{of} must be a text that is not blank, got {text!r:.80}"
+                raise InputError(message) if isinstance(text, str) else InputTypeError(message)
+        first = seen.setdefault(pair[0].strip(), index)
+        if first != index:
+            message = f"labels {first} and {index}{of} are both {pair[0]!r}: leave one out"
+            raise InputError(message)
+    return dict(pairs)
+
+
 def require_known(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
     """Refuse names that are no labels.
 
@@ -109,30 +138,12 @@ def _named_labels(labels: Any, texts: int) -> list[dict[str, str]]:  # noqa: ANN
     """Names and wordings of the labels of each text."""
     if not isinstance(labels, Mapping):
         labels = listed("labels", labels)
-    if isinstance(labels, Mapping) or not any(map(_is_set, labels)):
-        return [_names("labels", "", labels)] * max(texts, 1)  # they are checked where there is no text, too
+    if isinstance(labels, Mapping) or ((labels or texts) and not any(map(_is_set, labels))):
+        return [label_names(labels)] * max(texts, 1)  # they are checked where there is no text, too
     if len(labels) != texts:
         message = f"{len(labels)} lists of labels, but {texts} texts: give one list for each text, or one for all"
         raise InputError(message)
-    return [_names(f"labels of text {i}", f" of text {i}", one) for i, one in enumerate(labels)]
-
-
-def _names(what: str, of: str, labels: Any) -> dict[str, str]:  # noqa: ANN401
-    pairs = list(labels.items()) if isinstance(labels, Mapping) else [(name, name) for name in listed(what, labels)]
-    if not pairs:
-        message = f"{what}: there is none, and a text is classified by at least one"
-        raise InputError(message)
-    seen: dict[str, int] = {}
-    for index, pair in enumerate(pairs):
-        for text in pair:
-            if not isinstance(text, str) or not text.strip():
-                message = f"label {index}{of} must be a text that is not blank, got {text!r:.80}"
-                raise InputError(message) if isinstance(text, str) else InputTypeError(message)
-        first = seen.setdefault(pair[0].strip(), index)
-        if first != index:
-            message = f"labels {first} and {index}{of} are both {pair[0]!r}: leave one out"
-            raise InputError(message)
-    return dict(pairs)
+    return [label_names(one, f" of text {i}") for i, one in enumerate(labels)]
 
 
 def _parents(parents: Any, known: Iterable[str]) -> dict[str, str]:  # noqa: ANN401
@@ -161,7 +172,7 @@ def _exclusive(exclusive: Any, known: Iterable[str], above: Mapping[str, str]) -
         require_known(f"exclusive group {number}", names, known)
         for name in names:
             if name in group_of:
-                message = f"label {name!r} is in exclusive groups {group_of[name]} and {number}: leave it out of one"
+                message = f"label {name!r} is in exclusive group {group_of[name]} and in group {number}: leave one out"
                 raise InputError(message)
             group_of[name] = number
         if len({above.get(name) for name in names}) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,13 @@ def card_languages(model: NLIReranker | Engine) -> list[str]:
     """The languages that the model's card lists, as it writes them; empty where it names none or there is no card.
 
     That is `languages` in the manifest of a bundle, or `language` in the metadata of a checkpoint's README.md.
+
+    Raises:
+        InputTypeError: no model, but its name.
     """
+    if isinstance(model, str | os.PathLike):
+        message = f"expected a reranker or an engine, got {model!r}: use NLIReranker({str(model)!r})"
+        raise InputTypeError(message)
     folder = getattr(getattr(model, "engine", model), "folder", None)
     return [] if folder is None else stated_languages(folder)
 

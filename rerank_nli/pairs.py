@@ -6,11 +6,13 @@ import csv
 import gzip
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rerank_nli.errors import InputError, require
+from rerank_nli.inputs import listed
 from rerank_nli.labels import NOT_ENTAILMENT, label_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Pair", "read_pairs"]
 
 _SUFFIXES = (".jsonl", ".csv", ".parquet")
+_SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
 
 
 class Pair(NamedTuple):
@@ -46,10 +49,10 @@ def read_pairs(
 ) -> list[Pair]:
     """Read .jsonl, .csv (either with .gz) or .parquet (needs the `train` extra).
 
-    Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label"; {"sentence_0",
-    "sentence_1", "label"}, as sentence-transformers writes them; or {"query", "passages", "labels"}, where a label of 1
-    says that the passage entails the query and 0 that it does not. All may have a "source", else it is the file's name,
-    and a "language".
+    Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label"; the same with
+    "sentence1" and "sentence2", as many NLI data sets have them, or "sentence_0" and "sentence_1", as
+    sentence-transformers writes them; or {"query", "passages", "labels"}, where a label of 1 says that the passage
+    entails the query and 0 that it does not. All may have a "source", else it is the file's name, and a "language".
 
     Args:
         path: the file.
@@ -66,8 +69,8 @@ def read_pairs(
     try:
         for number, row in _rows(path):  # noqa: B007 - the error names it
             pairs.extend(_pairs(row, names, path.name.split(".")[0], unlabelled=unlabelled))
-    except (TypeError, ValueError) as error:
-        message = f"{path}, row {number}: {error}"
+    except (TypeError, ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
+        message = f"{path}{f', row {number}' if number else ''}: {error}"
         raise InputError(message) from error
     if not pairs:
         message = f"{path} holds no pairs"
@@ -78,7 +81,7 @@ def read_pairs(
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     kind = next((suffix for suffix in path.suffixes if suffix in _SUFFIXES), None)
     if kind is None:
-        message = f"{path}: expected {', '.join(_SUFFIXES)}, the first two with or without .gz"
+        message = f"expected {', '.join(_SUFFIXES)}, the first two with or without .gz"
         raise InputError(message)
     if kind == ".parquet":
         yield from enumerate(require("pandas", "train").read_parquet(path).to_dict("records"), 1)
@@ -94,7 +97,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _json(line: str) -> Any:  # noqa: ANN401
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"no JSON: {line:.60}"
         raise InputError(message) from error
 
@@ -105,10 +108,12 @@ def _pairs(row: Any, names: Sequence[str] | None, source: str, *, unlabelled: bo
     if not isinstance(row, Mapping):
         message = f"expected an object, got {row!r:.60}"
         raise InputError(message)
+    row = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
     source = str(row.get("source") or source)
-    language = _language(row.get("language"))
+    language = str(row.get("language") or "").strip() or None
     if "passages" in row:
-        query, passages, labels = _text("query", row.get("query")), list(row["passages"]), list(row["labels"])
+        query = _text("query", row.get("query"))
+        passages, labels = (listed(name, row.get(name)) for name in ("passages", "labels"))
         if len(passages) != len(labels):
             message = f"{len(passages)} passages, but {len(labels)} labels"
             raise InputError(message)
@@ -119,7 +124,7 @@ def _pairs(row: Any, names: Sequence[str] | None, source: str, *, unlabelled: bo
             premise = _text(f"passage {number}", passage)
             yield Pair(premise, query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
-    sides = ("sentence_0", "sentence_1") if "sentence_0" in row else ("premise", "hypothesis")
+    sides = next((names for names in _SIDES if names[0] in row), _SIDES[0])
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)
     if row.get("label") in (None, ""):
         if unlabelled and row.get("entailment") in (None, ""):
@@ -132,11 +137,6 @@ def _pairs(row: Any, names: Sequence[str] | None, source: str, *, unlabelled: bo
         yield Pair(premise, hypothesis, None, probability, source, language)
         return
     yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language)
-
-
-def _language(value: object) -> str | None:
-    empty = value is None or value != value  # noqa: PLR0124 - NaN, a table's empty cell
-    return None if empty else str(value).strip() or None
 
 
 def _text(name: str, value: object) -> str:

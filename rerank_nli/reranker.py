@@ -424,12 +424,7 @@ class NLIReranker:
             ModelNotFoundError: an ONNX folder that has the classifier's graph alone.
         """
         one_of("pool", pool, POOLINGS)
-        read = inputs.listed("texts", texts)
-        for index, text in enumerate(read):
-            if not isinstance(text, str):
-                message = f"text {index} must be a text, got {text!r:.80}"
-                raise InputTypeError(message)
-        return embed(self.engine, read, pool, self._scorer.batch_tokens)
+        return embed(self.engine, inputs.texts(texts), pool, self._scorer.batch_tokens)
 
     arank = _in_thread(rank)
     afilter = _in_thread(filter)  # noqa: A003 - the method above, not the builtin

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rerank_nli.batches import in_batches
+from rerank_nli.cache import Cache
 from rerank_nli.calibration import Calibration
 from rerank_nli.errors import (
     CalibrationError,
@@ -44,6 +43,7 @@ __all__ = ["DIRECTIONS", "FEWEST_TOKENS", "Scored", "Scorer", "is_question"]
 
 DIRECTIONS = ("passage_entails_query", "query_entails_passage", "bidirectional")
 FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
+_LONGEST_KEPT = 512  # tokens of a text that is remembered: a long one is cheap to read again beside its windows
 _QUESTION = r"(?is)(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$"
 # What a question becomes under template="auto"; benchmarks/templates.py compares the alternatives.
 _QUESTION_TEMPLATE = "{query}"
@@ -127,7 +127,9 @@ class Scorer:
         self.window = None if window is None else counted("window", window, most=engine.max_length)
         self.pool = pool
         self.batch_tokens = counted("batch_tokens", batch_tokens)
-        self._cache = _Cache(0 if cache_size is None else counted("cache_size", cache_size, least=0))
+        size = 0 if cache_size is None else counted("cache_size", cache_size, least=0)
+        self._rows: Cache[bytes, FloatArray] = Cache(size)
+        self._texts: Cache[str, Tokens] = Cache(size)
         self.calibration = self._matching(calibration)
 
     @property
@@ -233,8 +235,14 @@ class Scorer:
         return forms
 
     def _tokenize(self, texts: set[str]) -> dict[str, Tokens]:
-        ordered = list(texts)
-        return dict(zip(ordered, self.engine.tokenize(ordered), strict=True))
+        """The tokens of each text, those of the last texts remembered."""
+        found = {text: tokens for text in texts if (tokens := self._texts.get(text)) is not None}
+        new = [text for text in texts if text not in found]
+        for text, tokens in zip(new, self.engine.tokenize(new), strict=True):
+            found[text] = tokens
+            if len(tokens) <= _LONGEST_KEPT:
+                self._texts.put(text, tokens)
+        return found
 
     @property
     def _window(self) -> int | None:
@@ -300,7 +308,7 @@ class Scorer:
         if not pairs:
             return np.empty((0, len(self.engine.labels.names)), dtype=np.float32)
         keys = [_key(a, b) for a, b in pairs]
-        known = {key: row for key in set(keys) if (row := self._cache.get(key)) is not None}
+        known = {key: row for key in set(keys) if (row := self._rows.get(key)) is not None}
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         if new:
             rows = in_batches(list(new.values()), self.engine.logits, self.batch_tokens, self.engine.special)
@@ -309,7 +317,7 @@ class Scorer:
                 raise DamagedModelError(message)
             for key, row in zip(new, rows, strict=True):
                 known[key] = row
-                self._cache.put(key, row)
+                self._rows.put(key, row.copy())  # a view would keep its whole batch alive
         return np.stack([known[key] for key in keys])
 
     def _matching(self, calibration: str | os.PathLike[str] | Calibration | None) -> Calibration | None:
@@ -325,34 +333,6 @@ class Scorer:
             raise CalibrationError(message)
         calibration.require_key(self.key)
         return calibration
-
-
-class _Cache:
-    """The logits of the pairs scored last, at most `size` of them.
-
-    It holds no lock, so that a fork cannot leave one locked: every step is atomic, and losing a race costs one score.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._rows: OrderedDict[bytes, FloatArray] = OrderedDict()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process starts with an empty one."""
-        return _Cache, (self.size,)
-
-    def get(self, key: bytes) -> FloatArray | None:
-        row = self._rows.get(key)
-        if row is not None:
-            with suppress(KeyError):  # another thread has just dropped it
-                self._rows.move_to_end(key)
-        return row
-
-    def put(self, key: bytes, row: FloatArray) -> None:
-        self._rows[key] = row.copy()  # a view would keep its whole batch alive
-        while len(self._rows) > self.size:
-            with suppress(KeyError):  # another thread has just emptied it
-                self._rows.popitem(last=False)
 
 
 def _key(premise: Tokens, hypothesis: Tokens) -> bytes:

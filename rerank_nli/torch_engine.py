@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
     from rerank_nli.windows import IntArray, Tokens
 
-__all__ = ["TORCH_DTYPES", "TorchEngine"]
+__all__ = ["TORCH_DTYPES", "TorchEngine", "usable_device"]
 
 TORCH_DTYPES = ("auto", "fp32", "bf16", "fp16")
 
@@ -58,17 +58,10 @@ class TorchEngine(FolderEngine):
         self.file = find(folder, WEIGHTS)
         read_config(folder)
         super().__init__(folder, labels, threads)
-        torch = require("torch", "torch")
-        cuda = torch.cuda.is_available()
-        self.device = ("cuda" if cuda else "cpu") if device == "auto" else device
-        try:
-            torch.empty(0, device=self.device)
-        except (AssertionError, RuntimeError) as error:
-            message = f"device={device!r} cannot be used here ({error}): use device='auto'"
-            raise InputError(message) from error
+        self.device = usable_device(device)
         self.precision = ("bf16" if self.device.startswith("cuda") else "fp32") if dtype == "auto" else dtype
         if self.threads is not None:
-            torch.set_num_threads(self.threads)
+            require("torch", "torch").set_num_threads(self.threads)
         self._pid = os.getpid()
         self._model = skew_attention(read_classifier(folder, self.precision, "torch").to(self.device), keep=True)
         self._require_outputs(folder, self._model.config.num_labels)
@@ -112,3 +105,19 @@ class TorchEngine(FolderEngine):
                 raise MemoryError(str(error)) from error
             raise
         return rows
+
+
+def usable_device(device: str) -> str:
+    """The device, or for "auto" CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: torch does not know it, or it is not there.
+    """
+    torch = require("torch", "torch")
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        torch.empty(0, device=chosen)
+    except (AssertionError, RuntimeError) as error:
+        message = f"device={device!r} cannot be used here ({error}): use device='auto'"
+        raise InputError(message) from error
+    return chosen

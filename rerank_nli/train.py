@@ -26,6 +26,7 @@ from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.scores import probabilities
+from rerank_nli.torch_engine import usable_device
 
 if TYPE_CHECKING:
     import os
@@ -76,8 +77,8 @@ def train(
         The bundle's manifest, or None where steps are left.
 
     Raises:
-        InputError: no pairs that fit, dev sets without labels, a card with other entries, or `out` holds a run with
-            another recipe or other data.
+        InputError: no pairs that fit, dev sets without labels, a card with other entries, a device that cannot be used,
+            or `out` holds a run with another recipe or other data.
         LabelError: the outputs cannot be told apart.
         ModelNotFoundError: no such base.
     """
@@ -111,19 +112,20 @@ class _Run:
     ) -> None:
         self.torch = torch = require("torch", "train")
         self.out, self.recipe = out, recipe
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        self.device = torch.device(usable_device(device))
         torch.manual_seed(recipe.seed)
         self.model, self.labels = open_base(base, labels, recipe.dropout)
         self.model.to(self.device)
         config = read_json(base / "config.json")
         self.tokenizer, self.pad = read_tokenizer(base, config)
         self.base = base
-        longest = min(recipe.longest, max_length(base, config))
+        most = min(max_length(base, config), WIDTHS[-1])
+        longest = min(recipe.longest, most)
         self.data = Examples(pairs, self.tokenizer, self.labels, longest)
         if not self.data.pairs:
             message = f"none of {len(pairs)} pairs is at most {longest} tokens long: raise longest"
             raise InputError(message)
-        self.dev = {name: Examples(some, self.tokenizer, self.labels, WIDTHS[-1]) for name, some in dev.items()}
+        self.dev = {name: Examples(some, self.tokenizer, self.labels, most) for name, some in dev.items()}
         weights = [recipe.weight(pair.label, binary=self.labels.binary) for pair in self.data.pairs]
         self.weights = np.array(weights, dtype=np.float32)
         self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)

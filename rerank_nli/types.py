@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 from rerank_nli.errors import require
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "Conflicts",
     "Filtered",
     "Foreign",
     "Grounding",
+    "Items",
     "Probabilities",
     "RankedAnswer",
     "RankedPassage",
@@ -24,6 +22,26 @@ __all__ = [
     "Span",
     "Verdict",
 ]
+
+_Item = TypeVar("_Item")
+
+
+class Items(Sequence[_Item]):
+    """A result that is the sequence of what one of its fields holds; a slice is a tuple."""
+
+    __slots__ = ()
+    _items: ClassVar[str]  # the field's name
+
+    @overload
+    def __getitem__(self, index: int) -> _Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[_Item, ...]: ...
+    def __getitem__(self, index: int | slice) -> _Item | tuple[_Item, ...]:
+        items: tuple[_Item, ...] = getattr(self, self._items)
+        return items[index]
+
+    def __len__(self) -> int:
+        return len(getattr(self, self._items))
 
 
 class Span(NamedTuple):
@@ -102,30 +120,16 @@ class RankedPassage:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking(Sequence[RankedPassage]):
+class Ranking(Items[RankedPassage]):
     """Passages, best first, with the settings that the scores were made with."""
+
+    _items = "passages"
 
     query: str
     passages: tuple[RankedPassage, ...]
     direction: str
     score_kind: str
     calibrated: bool
-
-    @overload
-    def __getitem__(self, index: int) -> RankedPassage: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[RankedPassage, ...]: ...
-    def __getitem__(self, index: int | slice) -> RankedPassage | tuple[RankedPassage, ...]:
-        """The passage at a rank, or a tuple of them."""
-        return self.passages[index]
-
-    def __len__(self) -> int:
-        """How many passages there are."""
-        return len(self.passages)
-
-    def __iter__(self) -> Iterator[RankedPassage]:
-        """Best first."""
-        return iter(self.passages)
 
     def to_pairs(self) -> list[tuple[str, float]]:
         """Text and score of each passage, best first."""
@@ -201,7 +205,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounding(Sequence[Verdict]):
+class Grounding(Items[Verdict]):
     """A verdict for each sentence of an answer.
 
     Attributes:
@@ -210,25 +214,11 @@ class Grounding(Sequence[Verdict]):
         spans: where each sentence stands in the answer.
     """
 
+    _items = "verdicts"
+
     answer: str
     verdicts: tuple[Verdict, ...]
     spans: tuple[Span, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> Verdict: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Verdict, ...]: ...
-    def __getitem__(self, index: int | slice) -> Verdict | tuple[Verdict, ...]:
-        """The verdict on one sentence, or a tuple of them."""
-        return self.verdicts[index]
-
-    def __len__(self) -> int:
-        """How many sentences were checked."""
-        return len(self.verdicts)
-
-    def __iter__(self) -> Iterator[Verdict]:
-        """In the order of the answer."""
-        return iter(self.verdicts)
 
     @property
     def groundedness(self) -> float:
@@ -308,7 +298,7 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflicts(Sequence[Relation]):
+class Conflicts(Items[Relation]):
     """Which passages contradict or agree with each other, strongest first.
 
     Attributes:
@@ -317,25 +307,11 @@ class Conflicts(Sequence[Relation]):
         threshold: what each probability has reached.
     """
 
+    _items = "relations"
+
     relations: tuple[Relation, ...]
     passages: int
     threshold: float
-
-    @overload
-    def __getitem__(self, index: int) -> Relation: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Relation, ...]: ...
-    def __getitem__(self, index: int | slice) -> Relation | tuple[Relation, ...]:
-        """The relation at a place, or a tuple of them."""
-        return self.relations[index]
-
-    def __len__(self) -> int:
-        """How many relations there are."""
-        return len(self.relations)
-
-    def __iter__(self) -> Iterator[Relation]:
-        """Strongest first."""
-        return iter(self.relations)
 
     @property
     def contradictions(self) -> tuple[Relation, ...]:

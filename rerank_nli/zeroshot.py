@@ -9,7 +9,7 @@ import numpy as np
 from rerank_nli.classification import Classification, Classifications, LabelScore
 from rerank_nli.encoders import encoder, unit_vectors
 from rerank_nli.errors import InputError, InputTypeError, counted, one_of
-from rerank_nli.label_inputs import gold_labels, limits, read_shares, read_templates, read_texts
+from rerank_nli.label_inputs import Task, gold_labels, limits, read_shares
 from rerank_nli.label_scores import (
     AIMS,
     LabelPrior,
@@ -19,7 +19,6 @@ from rerank_nli.label_scores import (
     fitted_offsets,
     independent_scores,
 )
-from rerank_nli.label_sets import label_sets
 from rerank_nli.loading import opened
 from rerank_nli.scorer import Scorer
 
@@ -140,22 +139,21 @@ class ZeroShotClassifier:
             QueryTooLongError: a label that leaves fewer than 32 tokens for a text.
             CalibrationError: a prior that was fitted with other settings.
         """
-        texts = read_texts(texts)
-        sets, known = label_sets(labels, len(texts), multi_label=multi_label, exclusive=exclusive, parents=parents)
-        limit = limits(thresholds, known)
+        task = Task.read(texts, labels, template, multi_label=multi_label, exclusive=exclusive, parents=parents)
+        limit = limits(thresholds, task.known)
 
         def accept(row: int, group: Group, members: Sequence[int], scores: FloatArray) -> list[int]:
-            names = sets[row].names
+            names = task.sets[row].names
             order = np.argsort(-scores, kind="stable")
             passing = [members[i] for i in order if scores[i] >= limit(names[members[i]], group.exclusive)]
             return passing[:1] if group.exclusive else passing
 
-        scores, accepted = self._scored(texts, sets, read_templates(template), accept, shortlist, prior)
+        scores, accepted = self._scored(task, accept, shortlist, prior)
         classified = (
             Classification(i, text, _ordered(names.names, row, inside))
-            for i, (text, names, row, inside) in enumerate(zip(texts, sets, scores, accepted, strict=True))
+            for i, (text, names, row, inside) in enumerate(zip(task.texts, task.sets, scores, accepted, strict=True))
         )
-        return Classifications(tuple(classified), known)
+        return Classifications(tuple(classified), task.known)
 
     def fit_prior(
         self,
@@ -188,23 +186,23 @@ class ZeroShotClassifier:
             InputError: no text that is not blank, a list of labels for each text, shares that do not fit.
             InputError, InputTypeError, QueryTooLongError: as `classify`.
         """
-        texts = [text for text in read_texts(texts) if text.strip()]
-        if not texts:
+        task = Task.read(texts, labels, template, multi_label=multi_label, exclusive=exclusive, parents=parents)
+        telling = [row for row, text in enumerate(task.texts) if text.strip()]
+        if not telling:
             message = "a prior needs texts that are not blank, and there is none"
             raise InputError(message)
-        sets, known = label_sets(labels, len(texts), multi_label=multi_label, exclusive=exclusive, parents=parents)
-        if any(names is not sets[0] for names in sets):
+        names = task.sets[0]
+        if any(other is not names for other in task.sets):
             message = "a prior is of one set of labels: give one list or mapping for all texts"
             raise InputError(message)
-        templates = read_templates(template)
-        expected = None if shares is None else np.array(read_shares(shares, known))
-        scores, _ = self._scored(texts, sets, templates, lambda _row, _group, members, _scores: members)
-        s, offsets = np.array(scores), np.zeros(len(known))  # (n, L), (L,)
-        for group in sets[0].groups:
+        expected = None if shares is None else np.array(read_shares(shares, task.known))
+        scores, _ = self._scored(task, lambda _row, _group, members, _scores: members)
+        s, offsets = np.array(scores)[telling], np.zeros(len(task.known))  # (n, L), (L,)
+        for group in names.groups:
             places = list(group.members)
             wanted = None if expected is None else expected[places]
             offsets[places] = fitted_offsets(s[:, places], wanted, exclusive=group.exclusive)
-        return LabelPrior(dict(zip(known, offsets.tolist(), strict=True)), self._key(templates, sets[0]))
+        return LabelPrior(dict(zip(task.known, offsets.tolist(), strict=True)), self._key(task.templates, names))
 
     def tune_thresholds(
         self,
@@ -223,7 +221,7 @@ class ZeroShotClassifier:
         """Find each label's threshold on labelled texts, for `classify(…, thresholds=…)` (needs the `eval` extra).
 
         A threshold is tuned for its label alone, midway between the two scores that it parts. That of a child is tuned
-        on the texts whose gold holds its parent.
+        on the texts whose gold holds its parent. Blank texts, which get no label in any case, have no say.
 
         Args:
             texts: n of them.
@@ -246,49 +244,44 @@ class ZeroShotClassifier:
             InputError, InputTypeError, QueryTooLongError: as `classify`.
         """
         one_of("aim", aim, AIMS)
-        texts = read_texts(texts)
-        sets, known = label_sets(labels, len(texts), multi_label=multi_label, exclusive=exclusive, parents=parents)
-        truth = gold_labels(gold, sets)
+        task = Task.read(texts, labels, template, multi_label=multi_label, exclusive=exclusive, parents=parents)
+        truth = gold_labels(gold, task.sets)
 
         def accept(row: int, _group: Group, members: Sequence[int], _scores: FloatArray) -> list[int]:
             return [member for member in members if member in truth[row]]
 
-        scores, _ = self._scored(texts, sets, read_templates(template), accept, shortlist, prior)
-        seen: dict[str, list[tuple[float, bool]]] = {label: [] for label in known}
-        for names, row, true in zip(sets, scores, truth, strict=True):
-            for group in names.groups:
+        scores, _ = self._scored(task, accept, shortlist, prior)
+        seen: dict[str, list[tuple[float, bool]]] = {label: [] for label in task.known}
+        for text, names, row, true in zip(task.texts, task.sets, scores, truth, strict=True):
+            for group in names.groups if text.strip() else ():
                 if group.parent is None or group.parent in true:
                     for member in group.members:
                         seen[names.names[member]].append((np.nan_to_num(row[member]), member in true))
         return {label: best_threshold(label, rows, aim) for label, rows in seen.items()}
 
     def _scored(
-        self,
-        texts: Sequence[str],
-        sets: Sequence[LabelSet],
-        templates: Sequence[str],
-        accept: Accept,
-        shortlist: int | None = None,
-        prior: LabelPrior | None = None,
+        self, task: Task, accept: Accept, shortlist: int | None = None, prior: LabelPrior | None = None
     ) -> tuple[list[FloatArray], list[set[int]]]:
         """Scores (L,) of each text's labels, NaN for those not scored, and the places of the accepted ones.
 
         Groups without a parent come first, all in one stream of batches, then those whose parent was accepted.
         """
+        sets = task.sets
         if prior is not None:
+            if not isinstance(prior, LabelPrior):
+                message = f"prior must be a LabelPrior, as fit_prior makes it, got {prior!r:.80}"
+                raise InputTypeError(message)
             for names in {id(names): names for names in sets}.values():
-                prior.require_key(self._key(templates, names))
+                prior.require_key(self._key(task.templates, names))
         if shortlist is not None:
             counted("shortlist", shortlist, least=2)
         scores = [np.full(len(names.names), np.nan) for names in sets]
         accepted: list[set[int]] = [set() for _ in sets]
         asked = [(row, group) for row, names in enumerate(sets) for group in names.groups if group.parent is None]
         while asked:
-            members = self._shortlisted(texts, sets, asked, shortlist)
+            members = self._shortlisted(task, asked, shortlist)
             opened: list[tuple[int, Group]] = []
-            logits = self._logits(
-                texts, sets, [(row, some) for (row, _), some in zip(asked, members, strict=True)], templates
-            )
+            logits = self._logits(task, [(row, some) for (row, _), some in zip(asked, members, strict=True)])
             for (row, group), some, z in zip(asked, members, logits, strict=True):
                 if z is None:  # a blank text
                     scores[row][some] = 1 / len(some) if group.exclusive else 0.0
@@ -305,14 +298,9 @@ class ZeroShotClassifier:
             asked = opened
         return scores, accepted
 
-    def _logits(
-        self,
-        texts: Sequence[str],
-        sets: Sequence[LabelSet],
-        asked: Sequence[tuple[int, Sequence[int]]],
-        templates: Sequence[str],
-    ) -> list[FloatArray | None]:
+    def _logits(self, task: Task, asked: Sequence[tuple[int, Sequence[int]]]) -> list[FloatArray | None]:
         """(T, G, C) for each text and places of labels, None where the text is blank; equal pairs are scored once."""
+        texts, sets, _, templates = task
         pairs: dict[tuple[str, str], int] = {}
         rows = [
             [
@@ -328,17 +316,12 @@ class ZeroShotClassifier:
         shape = (len(templates), -1, len(self.engine.labels.names))
         return [logits[found].reshape(shape) if found else None for found in rows]
 
-    def _shortlisted(
-        self,
-        texts: Sequence[str],
-        sets: Sequence[LabelSet],
-        asked: Sequence[tuple[int, Group]],
-        shortlist: int | None,
-    ) -> list[list[int]]:
+    def _shortlisted(self, task: Task, asked: Sequence[tuple[int, Group]], shortlist: int | None) -> list[list[int]]:
         """The places of a group's labels, or of those nearest to the text where there are more than `shortlist`."""
         long = [(row, group) for row, group in asked if shortlist is not None and len(group.members) > shortlist]
         if not long:
             return [list(group.members) for _, group in asked]
+        texts, sets = task.texts, task.sets
         self._embed = self._embed or encoder()
         words = dict.fromkeys(word for row, _ in long for word in (texts[row], *sets[row].wordings))
         vectors = dict(zip(words, unit_vectors(self._embed, list(words)), strict=True))

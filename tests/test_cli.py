@@ -356,6 +356,7 @@ def test_classify_prints_json_lines(capsys: pytest.CaptureFixture[str], monkeypa
         ('{"text": 3}', ["--labels", "a,b"], 'line 2: "text" must be a text, got 3'),
         ('{"text": "x", "labels": "a"}', [], "line 2: labels must be a list of them, got 'a'"),
         ('{"text": "x", "labels": []}', [], "line 2: labels: there is none"),
+        ('{"text": "x", "labels": [["a", "b"]]}', [], "line 2: label 0 must be a text that is not blank"),
     ],
 )
 def test_classify_names_the_line_of_bad_input(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rerank_nli import FunctionEngine, InputError, Labels, NLIReranker
+from rerank_nli.cli import main
 from rerank_nli.pairs import Pair
 
 pytest.importorskip("sklearn")
@@ -70,6 +71,14 @@ def test_intervals_hold_the_figure_and_narrow_with_rows() -> None:
     assert measure(p, truth, resamples=50, seed=1) == measure(p, truth, resamples=50, seed=1)
 
 
+def test_a_resample_of_one_class_has_no_say() -> None:
+    """With one row of entailment among five, resamples without it leave the interval of AUROC to the others."""
+    found = measure(P, np.array([0, 1, 1, 2, 2]), resamples=50)
+    assert found.auroc == 1
+    assert found.intervals["auroc"] == [1, 1]  # .8 beats all the others, however often they are drawn
+    assert set(found.intervals) == {"accuracy", "macro_f1", "auroc", "ece"}
+
+
 def test_one_class_has_no_auroc() -> None:
     """AUROC is None where there is nothing to tell apart."""
     found = measure(P, np.zeros(5, dtype=int), resamples=20)
@@ -121,3 +130,11 @@ def test_plots(suffix: str, tmp_path: Path) -> None:
     plot(evaluations, tmp_path / f"plot.{suffix}")
     start = (tmp_path / f"plot.{suffix}").read_bytes()[:8]
     assert start == b"\x89PNG\r\n\x1a\n" if suffix == "png" else start.startswith(b"<?xml")
+
+
+def test_a_plot_of_another_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A plot is .svg or .png; the command says so before it measures anything."""
+    with pytest.raises(InputError, match=r"unknown suffix of a plot '\.bmp': expected one of '\.svg', '\.png'"):
+        plot({}, tmp_path / "plot.bmp")
+    assert main(["evaluate", "no/model", "--data", "none.jsonl", "--plot", "plot.pdf"]) == 2
+    assert "unknown suffix of a plot '.pdf'" in capsys.readouterr().err

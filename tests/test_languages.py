@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,6 @@ from rerank_nli.pairs import read_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 TEXTS = {
     "en": "The ferryman takes the children across the river every morning at seven.",
@@ -80,6 +80,14 @@ def test_no_card(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"---\nlanguage: \xff\n---\n")
     assert stated_languages(tmp_path) == []
     assert card_languages(PLAIN) == []
+
+
+@pytest.mark.parametrize("model", ["mini", Path("mini")])
+def test_the_name_of_a_model_has_no_card(model: Any) -> None:
+    """A name in the place of a model is an error that says what to write, and not a card without languages."""
+    for call in (card_languages, lambda name: unlisted_languages(name, ["Der Hund schläft im Garten."])):
+        with pytest.raises(InputTypeError, match=r"expected a reranker or an engine, got .*NLIReranker\('mini'\)"):
+            call(model)
 
 
 def test_the_bundled_model_lists_english(bundled: NLIReranker) -> None:

@@ -24,7 +24,7 @@ ORDER = (
     *("errors", "types"),
     *("labels", "manifest", "scores", "windows", "calibration", "deberta"),
     *("files", "checkpoints", "quantize", "export"),
-    *("batches", "engines", "onnx_engine", "torch_engine", "openvino_engine", "loading", "embedding"),
+    *("batches", "cache", "engines", "onnx_engine", "torch_engine", "openvino_engine", "loading", "embedding"),
     "scorer",
     *("inputs", "ranking", "prediction", "grounding", "conflicts"),
     *("classification", "encoders", "label_sets", "label_inputs", "label_scores"),

@@ -58,10 +58,14 @@ def test_labels(label: object, expected: str, tmp_path: Path) -> None:
     assert read_pairs(path, ["contradiction", "entailment", "neutral"])[0].label == expected
 
 
-def test_sentence_transformers_columns(tmp_path: Path) -> None:
-    """sentence_0 is the premise and sentence_1 the hypothesis."""
-    path = _write(tmp_path / "gates.jsonl", [{"sentence_0": PAIR.premise, "sentence_1": PAIR.hypothesis, "label": 0}])
+@pytest.mark.parametrize(("first", "second"), [("sentence1", "sentence2"), ("sentence_0", "sentence_1")])
+def test_other_names_of_the_columns(first: str, second: str, tmp_path: Path) -> None:
+    """The first sentence is the premise and the second the hypothesis, by either pair of names."""
+    path = _write(tmp_path / "gates.jsonl", [{second: PAIR.hypothesis, first: PAIR.premise, "label": 0}])
     assert read_pairs(path, ["contradiction", "entailment", "neutral"]) == [PAIR]
+    _write(path, [{first: PAIR.premise, "label": 0}])
+    with pytest.raises(InputError, match=f"row 1: {second} is None: expected a text"):
+        read_pairs(path, ["contradiction", "entailment", "neutral"])
 
 
 def test_groups(tmp_path: Path) -> None:
@@ -91,6 +95,8 @@ def test_a_teachers_probability(tmp_path: Path) -> None:
         ({"query": "q", "passages": ["a"], "labels": [1, 0]}, "row 2: 1 passages, but 2 labels"),
         ({"query": "q", "passages": ["a"], "labels": [2]}, "row 2: labels of passages are 1"),
         ({"query": "q", "passages": [None], "labels": [1]}, "row 2: passage 0 is None"),
+        ({"query": "q", "passages": ["a"]}, "row 2: labels must be a list of them, got None"),
+        ({"query": "q", "passages": "ab", "labels": [1, 0]}, "row 2: passages must be a list of them, got 'ab'"),
         (["premise", "hypothesis"], "row 2: expected an object"),
     ],
 )
@@ -103,7 +109,7 @@ def test_bad_rows(row: object, message: str, tmp_path: Path) -> None:
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    """No file, an empty one, one that is no JSON and one of another kind are errors."""
+    """No file, an empty one, one that is no JSON, one that is damaged and one of another kind are errors."""
     with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
         read_pairs(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
@@ -112,9 +118,34 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text.jsonl").write_text("premise, hypothesis\n")
     with pytest.raises(InputError, match="row 1: no JSON"):
         read_pairs(tmp_path / "text.jsonl")
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="row 1: no JSON"):
+        read_pairs(tmp_path / "deep.jsonl")
+    whole = _write(tmp_path / "some.jsonl.gz", [ROW]).read_bytes()
+    for content in (whole[:-9], whole[:12] + b"\xff" * 40, b"{}"):
+        (tmp_path / "some.jsonl.gz").write_bytes(content)
+        with pytest.raises(InputError, match=r"some\.jsonl\.gz"):
+            read_pairs(tmp_path / "some.jsonl.gz")
+    (tmp_path / "long.csv").write_text(f"premise,hypothesis,label\n{'x' * 200_000},h,neutral\n")
+    with pytest.raises(InputError, match=r"long\.csv: field larger than field limit"):
+        read_pairs(tmp_path / "long.csv")
     (tmp_path / "pairs.xlsx").write_text("")
-    with pytest.raises(InputError, match=r"expected \.jsonl"):
+    with pytest.raises(InputError, match=r"pairs\.xlsx: expected \.jsonl"):
         read_pairs(tmp_path / "pairs.xlsx")
+
+
+@pytest.mark.parametrize("labels", [["entailment", None], [1, None]])
+def test_an_empty_cell_is_nothing(labels: list[Any], tmp_path: Path) -> None:
+    """A table's empty cell, which is read as NaN, is no label, no probability and no source."""
+    pytest.importorskip("pyarrow")
+    row = {"premise": "p", "hypothesis": "h"}
+    rows = [{**row, "label": label, "entailment": 0.5, "source": "s" if label else None} for label in labels]
+    pytest.importorskip("pandas").DataFrame([*rows, row]).to_parquet(tmp_path / "some.parquet")
+    assert read_pairs(tmp_path / "some.parquet", ["not_entailment", "entailment"], unlabelled=True) == [
+        Pair("p", "h", "entailment", None, "s"),
+        Pair("p", "h", None, 0.5, "some"),
+        Pair("p", "h", None, None, "some"),
+    ]
 
 
 def test_pairs_without_labels_on_request(tmp_path: Path) -> None:

@@ -152,6 +152,27 @@ def test_a_teachers_probability_is_learned(base: Path, tmp_path: Path) -> None:
         assert row[1] > 3 * row[2]
 
 
+def test_a_device_that_is_not_there(base: Path, tmp_path: Path) -> None:
+    """An unknown device is refused before anything is written."""
+    for device in ("abacus", "cuda:99"):
+        with pytest.raises(InputError, match=f"device='{device}' cannot be used here"):
+            train(_pairs(8, 1), tmp_path / "run", base=base, device=device)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_of_few_positions(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """A pair may be as long as the base takes; a longer one of a dev set is left out of the looks, and windowed."""
+    base = make_checkpoint("BertModel", max_position_embeddings=100)
+    whole, long = (Pair("cat " * words, "it sees cat", "entailment", None, "cats") for words in (94, 200))
+    dev = {"dev": [*_pairs(7, 2), whole, long]}
+    manifest = train([*_pairs(63, 4), whole], tmp_path, base=base, dev=dev, recipe=Recipe(epochs=1))
+    assert manifest is not None
+    assert (manifest.training["pairs"], manifest.max_length) == (64, 100)
+    looked = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["dev"]["dev"]
+    assert looked * 8 == round(looked * 8)
+    assert manifest.scores["dev accuracy"] * 9 == pytest.approx(round(manifest.scores["dev accuracy"] * 9), abs=0.01)
+
+
 def test_a_classifier_keeps_its_head(run: Path, tmp_path: Path) -> None:
     """Training goes on from a classifier, whose outputs keep their order and what they have learned."""
     train(_pairs(64, 4), tmp_path, base=run / "checkpoint", recipe=Recipe(epochs=1, rate=1e-6))

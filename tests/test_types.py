@@ -5,12 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from collections.abc import Sequence
 from typing import Any, Literal
 from uuid import UUID
 
 import pytest
 
-from rerank_nli import Filtered, Grounding, Probabilities, RankedAnswer, RankedPassage, Ranking, Span, Verdict
+from rerank_nli import (
+    Classification,
+    Classifications,
+    Conflicts,
+    Filtered,
+    Grounding,
+    LabelScore,
+    Probabilities,
+    RankedAnswer,
+    RankedPassage,
+    Ranking,
+    Relation,
+    Span,
+    Verdict,
+)
 
 TEXT = "It rained. The match was called off."
 
@@ -74,20 +89,6 @@ def test_binary_passage_to_dict() -> None:
     assert [row[k] for k in ("neutral", "contradiction", "refutation", "refutation_span", "reverse")] == [None] * 5
 
 
-def test_ranking_is_a_sequence() -> None:
-    """A ranking has length, order, ranks from either end and slices."""
-    first, second = _passage(), _passage(index=1, score=0.25)
-    ranking = _ranking(first, second)
-    assert len(ranking) == 2
-    assert list(ranking) == [first, second]
-    assert ranking[0] is first
-    assert ranking[-1] is second
-    assert ranking[:1] == (first,)
-    assert second in ranking
-    assert list(reversed(ranking)) == [second, first]
-    assert not _ranking()
-
-
 def test_ranking_to_pairs() -> None:
     """Pairs hold text and score, best first."""
     assert _ranking(_passage(), _passage(text="b", score=0.25)).to_pairs() == [(TEXT, 0.75), ("b", 0.25)]
@@ -131,14 +132,32 @@ def test_groundedness_is_the_share_supported() -> None:
     assert Grounding("", verdicts, (Span(0, 0),) * 4).groundedness == 1 / 4
 
 
-def test_grounding_is_a_sequence_of_verdicts() -> None:
-    """A grounding has the verdicts in the order of the answer."""
-    verdicts = (_verdict("supported"), _verdict("refuted"))
-    grounding = Grounding(TEXT, verdicts, (Span(0, 10), Span(11, 36)))
-    assert len(grounding) == 2
-    assert tuple(grounding) == verdicts
-    assert grounding[1] is verdicts[1]
-    assert grounding[:1] == verdicts[:1]
+_VERDICT = Verdict("refuted", 0.5, _ranking(), _ranking(_passage(passage=TEXT)), "The match took place.")
+_RELATION = Relation("agree", 0.5, 0, 1, 0, Span(0, 1), Span(0, 1), "a", "b")
+_CLASSIFIED = Classification(0, "a", (LabelScore("b", 0.5, accepted=True),))
+SEQUENCES: list[tuple[Any, Any]] = [
+    (_ranking(_passage(passage=TEXT), _passage(passage=TEXT, index=1)), "passages"),
+    (Grounding(TEXT, (_VERDICT, dataclasses.replace(_VERDICT, label="supported")), (Span(0, 9),) * 2), "verdicts"),
+    (Conflicts((_RELATION, dataclasses.replace(_RELATION, kind="contradict")), 2, 0.5), "relations"),
+    (Classifications((_CLASSIFIED, dataclasses.replace(_CLASSIFIED, index=1)), ("b",)), "rows"),
+]
+
+
+@pytest.mark.parametrize(("result", "field"), SEQUENCES)
+def test_a_result_is_the_sequence_of_what_it_holds(result: Any, field: str) -> None:
+    """Length, places from either end, slices and order are those of the field; it stays frozen and pickles."""
+    held = getattr(result, field)
+    assert issubclass(type(result), Sequence)
+    assert (len(result), tuple(result), tuple(reversed(result))) == (2, held, held[::-1])
+    assert (result[0], result[-1], result[1:], result[::-1]) == (held[0], held[1], held[1:], held[::-1])
+    assert (result.index(held[1]), held[1] in result) == (1, True)
+    with pytest.raises(IndexError):
+        result[2]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(result, field, ())
+    assert not hasattr(result, "__dict__")
+    assert pickle.loads(pickle.dumps(result)) == result  # noqa: S301 - made on this line
+    assert not dataclasses.replace(result, **{field: ()}, **({"spans": ()} if field == "verdicts" else {}))
 
 
 def test_an_empty_answer_is_grounded() -> None:

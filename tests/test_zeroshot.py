@@ -349,6 +349,22 @@ def test_a_prior_takes_out_what_the_model_favours() -> None:
         np.testing.assert_allclose(scores.sum(axis=1), 1)
 
 
+def test_a_prior_of_a_model_that_is_sure() -> None:
+    """Where scores are near 0 and 1, labels get the shares that were expected, too."""
+    classifier = ZeroShotClassifier(stating())
+    texts = ["travel=14,0"] * 51 + ["food=14,0"] * 49
+    prior = classifier.fit_prior(texts, LABELS[:2], PLAIN)
+    scores = classifier.classify(texts, LABELS[:2], PLAIN, prior=prior).to_array()
+    np.testing.assert_allclose(scores.mean(axis=0), [1 / 2, 1 / 2], atol=1e-6)
+
+
+def test_a_prior_leaves_blank_texts_out() -> None:
+    """A blank text has no part in a prior, though it brings its labels as the others do."""
+    classifier = ZeroShotClassifier(stating())
+    expected = classifier.fit_prior(FAVOURED, LABELS, PLAIN)
+    assert classifier.fit_prior([" ", *FAVOURED, ""], [LABELS] * 6, PLAIN) == expected
+
+
 def test_a_prior_keeps_the_order_of_texts() -> None:
     """A prior shifts a label's log-odds against another's by one number for all texts."""
     classifier = ZeroShotClassifier(stating())
@@ -432,11 +448,22 @@ def test_the_bundled_embeddings_make_a_shortlist() -> None:
     assert [len(one.labels) for one in results] == [2, 2]
 
 
-@pytest.mark.parametrize("vectors", [np.ones(5), np.ones((1, 3)), 7.0])
-def test_an_encoder_that_returns_no_vectors(vectors: Any) -> None:
-    """What is not one vector for each text is an error that says what came."""
+@pytest.mark.parametrize(
+    ("vectors", "says"),
+    [
+        (np.ones(7), r"shape \(7,\) for 7 texts"),
+        (np.ones((1, 3)), r"shape \(1, 3\) for 7 texts"),
+        (7.0, r"shape \(\) for 7 texts"),
+        (["a"] * 7, "no array of numbers for 7 texts"),
+        ([[1.0, 2.0], *[[1.0]] * 6], "no array of numbers for 7 texts"),
+        ([{}] * 7, "no array of numbers for 7 texts"),
+        ([[float("nan")]] * 7, "numbers that are not finite"),
+    ],
+)
+def test_an_encoder_that_returns_no_vectors(vectors: Any, says: str) -> None:
+    """What is not one vector of finite numbers for each text is an error that says what came."""
     classifier = ZeroShotClassifier(FunctionEngine(hashed), embed=lambda _: vectors)
-    with pytest.raises(InputTypeError, match="encoder returned shape"):
+    with pytest.raises(InputTypeError, match=f"encoder returned {says}"):
         classifier.classify(TEXTS, LABELS, shortlist=2)
 
 
@@ -452,6 +479,7 @@ def test_thresholds_are_tuned_to_f1() -> None:
     gold = ["food", None, ["food"], [], None]
     thresholds = classifier.tune_thresholds(SCORED, ["food"], gold, PLAIN)
     assert thresholds == pytest.approx({"food": (0.6 + 0.3) / 2}, abs=1e-6)
+    assert classifier.tune_thresholds([*SCORED, " "], ["food"], [*gold, "food"], PLAIN) == thresholds
     results = classifier.classify(SCORED, ["food"], PLAIN, thresholds=thresholds)
     assert [bool(one.accepted) for one in results] == [True, True, True, False, False]
 
@@ -530,6 +558,7 @@ def test_no_texts_are_no_results() -> None:
     assert (len(results), results.to_array().shape, results.labels) == (0, (0, 4), tuple(LABELS))
     with pytest.raises(InputError, match="blank"):
         classifier.classify([], ["travel", " "])
+    assert classifier.classify([], []).to_array().shape == (0, 0)  # a list of labels for each of no texts
 
 
 def test_what_is_passed_in_stays_as_it_was() -> None:
@@ -619,7 +648,8 @@ def test_a_text_is_classified_alone(some: list[str], labels: list[str], multi_la
         ({"thresholds": {"a": -0.1}}, InputError, "threshold of label 'a' -0.1"),
         ({"thresholds": {"z": 0.5}}, InputError, "thresholds names 'z', which is no label"),
         ({"exclusive": [["a", "z"]]}, InputError, "exclusive group 0 names 'z'"),
-        ({"exclusive": [["a", "b"], ["b", "c"]]}, InputError, "label 'b' is in exclusive groups 0 and 1"),
+        ({"exclusive": [["a", "b"], ["b", "c"]]}, InputError, "label 'b' is in exclusive group 0 and in group 1"),
+        ({"exclusive": [["a", "a"]]}, InputError, "label 'a' is in exclusive group 0 and in group 0: leave one out"),
         ({"exclusive": ["ab"]}, InputTypeError, "exclusive group 0 must be a list"),
         ({"exclusive": [["a", "c"]], "parents": {"a": "b"}}, InputError, "different parents"),
         ({"parents": {"a": "z"}}, InputError, "parents names 'z'"),
@@ -633,6 +663,7 @@ def test_a_text_is_classified_alone(some: list[str], labels: list[str], multi_la
         ),
         ({"shortlist": 1}, InputError, "shortlist=1"),
         ({"shortlist": 2.5}, InputError, "shortlist=2.5"),
+        ({"prior": {"offsets": {"a": 1.0}}}, InputTypeError, "prior must be a LabelPrior, as fit_prior makes it"),
         ({"texts": ["a", None, "c"]}, InputTypeError, "text 1 must be a text, got None"),
         ({"texts": ["a", "b", b"c"]}, InputTypeError, "text 2 must be a text"),
         ({"texts": "a text"}, InputTypeError, "texts must be a list"),
