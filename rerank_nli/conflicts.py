@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rerank_nli.grounding import pinpoint
-from rerank_nli.ranking import order
+from rerank_nli.ranking import ordered
 from rerank_nli.scorer import FEWEST_TOKENS
-from rerank_nli.scores import ALPHA
 from rerank_nli.types import Conflicts, Relation, Span
 from rerank_nli.windows import sentences, windows
 
@@ -63,17 +62,7 @@ def conflicts(scorer: Scorer, texts: Sequence[str], threshold: float) -> Conflic
                 if probability >= threshold and (key not in strongest or probability > strongest[key].probability):
                     strongest[key] = _Found(probability, claim, other, number)
     rankings = [
-        order(
-            found.claim.text,
-            [None],
-            [(texts[found.other], None)],
-            [found.scored],
-            scorer,
-            normalize=None,
-            retrieval=None,
-            fuse=None,
-            alpha=ALPHA,
-        )
+        ordered(scorer, found.claim.text, [None], [(texts[found.other], None)], [found.scored])
         for found in strongest.values()
     ]
     relations = [

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rerank_nli import inputs
+from rerank_nli.ranking import rankings
+from rerank_nli.scores import check_threshold
 from rerank_nli.types import Span, Verdict
 from rerank_nli.windows import sentences
 
@@ -15,7 +18,29 @@ if TYPE_CHECKING:
     from rerank_nli.scorer import Scored, Scorer
     from rerank_nli.types import RankedPassage, Ranking
 
-__all__ = ["pinpoint", "statement", "verdict"]
+__all__ = ["pinpoint", "statement", "verdict", "verdicts"]
+
+
+def verdicts(judge: Scorer, claims: Sequence[str], passages: Any, threshold: float) -> list[Verdict]:  # noqa: ANN401
+    """A verdict on each claim, the spans of its passages narrowed to the deciding sentence.
+
+    Args:
+        judge: from `Scorer.for_verdicts`.
+        claims: the claims.
+        passages: the caller's, for all of them.
+        threshold: 0..1.
+
+    Raises:
+        LabelError: the model has two labels.
+        InputError, InputTypeError, QueryTooLongError: as `rankings`, or a threshold out of range.
+    """
+    judge.engine.labels.require_contradiction("a verdict")
+    threshold = check_threshold(threshold, "entailment")
+    passages = inputs.listed("passages", passages)
+    ranked = rankings(judge, claims, [passages] * len(claims))
+    found = [verdict(claim, ranking, threshold) for claim, ranking in zip(claims, ranked, strict=True)]
+    narrowed = iter(pinpoint(judge, [side for one in found for side in (one.supporting, one.refuting)]))
+    return [replace(one, supporting=next(narrowed), refuting=next(narrowed)) for one in found]
 
 
 def verdict(claim: str, ranking: Ranking, threshold: float) -> Verdict:

@@ -13,7 +13,17 @@ from rerank_nli.scores import FUSIONS
 if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
 
-__all__ = ["check_top_k", "listed", "pair", "query_and_passages", "retrieval", "text_and_id", "texts", "weights"]
+__all__ = [
+    "check_top_k",
+    "limits",
+    "listed",
+    "pair",
+    "query_and_passages",
+    "retrieval",
+    "text_and_id",
+    "texts",
+    "weights",
+]
 
 
 def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401
@@ -83,6 +93,19 @@ def check_top_k(top_k: int | None) -> None:
     """Refuse what is no count."""
     if top_k is not None:
         counted("top_k", top_k)
+
+
+def limits(depth: int | None, budget_ms: float | None) -> tuple[int | None, float | None]:
+    """The most passages to score, and the most seconds for it."""
+    if depth is not None:
+        depth = counted("depth", depth)
+    if budget_ms is None:
+        return depth, None
+    number = isinstance(budget_ms, int | float | np.number) and not isinstance(budget_ms, bool)
+    if not number or not 0 < budget_ms < np.inf:
+        message = f"budget_ms={budget_ms!r}: expected milliseconds, a number above 0"
+        raise InputError(message)
+    return depth, float(budget_ms) / 1000
 
 
 def retrieval(scores: Iterable[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:

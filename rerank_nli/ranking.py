@@ -7,68 +7,128 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.scores import FUSIONS, NORMALIZATIONS
+from rerank_nli import inputs
+from rerank_nli.budget import score_first
+from rerank_nli.errors import InputTypeError
+from rerank_nli.scores import ALPHA, FUSIONS, NORMALIZATIONS
 from rerank_nli.types import Filtered, Probabilities, RankedPassage, Ranking
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rerank_nli.scorer import Scored, Scorer
     from rerank_nli.scores import FloatArray
 
-__all__ = ["KEEPS", "divide", "named", "order"]
+__all__ = ["KEEPS", "divide", "named", "ordered", "rankings"]
 
 KEEPS = ("entailment", "contradiction", "evidence")
 
 
-def order(
+def rankings(
+    scorer: Scorer,
+    queries: Sequence[Any],
+    passage_lists: Sequence[Any],
+    *,
+    normalize: str | None = None,
+    retrieval_scores: Iterable[float] | None = None,
+    fuse: str | None = None,
+    alpha: float = ALPHA,
+    limits: tuple[int | None, float | None] = (None, None),
+    many: bool = False,
+) -> list[Ranking]:
+    """Read, score and order each query's passages, all in one stream of batches.
+
+    Args:
+        scorer: what scores.
+        queries: q of them; one, where there are retrieval scores or limits.
+        passage_lists: q lists of the caller's passages.
+        normalize: a normalization, for `relative`.
+        retrieval_scores: one for each passage.
+        fuse: a fusion of score and retrieval score, for the order and `relative`.
+        alpha: weight of the score in it, 0..1.
+        limits: most passages to score, and most seconds for it.
+        many: whether errors name the list.
+
+    Raises:
+        InputError, InputTypeError, QueryTooLongError: as `NLIReranker.rank`.
+    """
+    for index, query in enumerate(queries):
+        if not isinstance(query, str):
+            message = f"query {index} must be a text, got {query!r}"
+            raise InputTypeError(message)
+    of_list = [f" of list {k}" if many else "" for k in range(len(queries))]
+    lists = [inputs.listed(f"passages{of}", passages) for of, passages in zip(of_list, passage_lists, strict=True)]
+    read = [
+        [inputs.text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
+        for of, passages in zip(of_list, lists, strict=True)
+    ]
+    retrieval = inputs.retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
+    bodies = [[text for text, _ in texts] for texts in read]
+    scored: Sequence[Sequence[Scored | None]]
+    if limits == (None, None):
+        scored = scorer.score(queries, bodies)
+    else:
+        depth, seconds = limits
+        turns = range(len(bodies[0])) if retrieval is None else np.argsort(-retrieval, kind="stable").tolist()
+        scored = [score_first(scorer, queries[0], bodies[0], turns[:depth], seconds)]
+    return [
+        ordered(scorer, *one, normalize=normalize, retrieval=retrieval, fuse=fuse, alpha=alpha)
+        for one in zip(queries, lists, read, scored, strict=True)
+    ]
+
+
+def ordered(
+    scorer: Scorer,
     query: str,
     passages: Sequence[Any],
     texts: Sequence[tuple[str, Any]],
-    scored: Sequence[Scored],
-    scorer: Scorer,
+    scored: Sequence[Scored | None],
     *,
-    normalize: str | None,
-    retrieval: FloatArray | None,
-    fuse: str | None,
-    alpha: float,
+    normalize: str | None = None,
+    retrieval: FloatArray | None = None,
+    fuse: str | None = None,
+    alpha: float = ALPHA,
 ) -> Ranking:
-    """A ranking, best first: by score, or by the fusion of score and retrieval score; ties keep their order.
+    """The scored passages, best first, by score or by its fusion with the retrieval score; ties keep their order.
 
     Args:
+        scorer: for the settings that the ranking names.
         query: the query.
         passages: n objects of the caller's.
         texts: n texts and ids, read from them.
-        scored: n results of the scorer.
-        scorer: it, for the settings that the ranking names.
-        normalize: a normalization, for `relative`.
+        scored: n results of the scorer; None leaves a passage out.
+        normalize: as `rankings`.
         retrieval: (n,) retrieval scores.
-        fuse: a fusion, for the order and `relative`.
-        alpha: weight of the score in it, 0..1.
+        fuse: as `rankings`.
+        alpha: as `rankings`.
     """
-    scores = np.array([s.score for s in scored])  # (n,)
-    fused = scores if fuse is None or retrieval is None else FUSIONS[fuse](scores, retrieval, alpha)
+    places = [place for place, result in enumerate(scored) if result is not None]
+    results = [result for result in scored if result is not None]
+    scores = np.array([result.score for result in results])  # (k,)
+    first_stage = None if retrieval is None else retrieval[places]
+    fused = scores if fuse is None or first_stage is None else FUSIONS[fuse](scores, first_stage, alpha)
     relative = fused if normalize is None else NORMALIZATIONS[normalize](fused)
     has_relative = fuse is not None or normalize is not None
     ranked = tuple(
         RankedPassage(
-            index=int(i),
-            passage=passages[i],
-            text=texts[i][0],
-            id=texts[i][1],
-            score=scored[i].score,
+            index=place,
+            passage=passages[place],
+            text=texts[place][0],
+            id=texts[place][1],
+            score=result.score,
             relative=float(relative[i]) if has_relative else None,
-            retrieval_score=None if retrieval is None else float(retrieval[i]),
-            **named(scored[i].probabilities)._asdict(),
-            span=scored[i].span,
-            refutation=None if np.isnan(scored[i].refutation) else scored[i].refutation,
-            refutation_span=None if np.isnan(scored[i].refutation) else scored[i].refutation_span,
-            windows=scored[i].windows,
-            reverse=None if (reverse := scored[i].reverse) is None else named(reverse),
+            retrieval_score=None if first_stage is None else float(first_stage[i]),
+            **named(result.probabilities)._asdict(),
+            span=result.span,
+            refutation=None if np.isnan(result.refutation) else result.refutation,
+            refutation_span=None if np.isnan(result.refutation) else result.refutation_span,
+            windows=result.windows,
+            reverse=None if result.reverse is None else named(result.reverse),
         )
-        for i in np.argsort(-fused, kind="stable")
+        for i, place, result in ((int(i), places[i], results[i]) for i in np.argsort(-fused, kind="stable"))
     )
-    return Ranking(query, ranked, scorer.direction, scorer.kind, scorer.calibration is not None)
+    unscored = tuple(place for place, result in enumerate(scored) if result is None)
+    return Ranking(query, ranked, scorer.direction, scorer.kind, scorer.calibration is not None, unscored)
 
 
 def divide(ranking: Ranking, threshold: float | None, keep: str, top_k: int | None) -> Filtered:

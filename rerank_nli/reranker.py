@@ -12,7 +12,7 @@ from rerank_nli import grounding, inputs, prediction
 from rerank_nli.embedding import POOLINGS, embed
 from rerank_nli.errors import InputError, InputTypeError, one_of
 from rerank_nli.loading import opened
-from rerank_nli.ranking import KEEPS, divide, named, order
+from rerank_nli.ranking import KEEPS, divide, named, rankings
 from rerank_nli.scorer import Scorer
 from rerank_nli.scores import ALPHA, KINDS, NORMALIZATIONS, check_threshold
 from rerank_nli.types import Conflicts, Filtered, Grounding, Probabilities, RankedAnswer, Ranking, Verdict
@@ -133,8 +133,14 @@ class NLIReranker:
         retrieval_scores: Iterable[float] | None = None,
         fuse: str | None = None,
         alpha: float = ALPHA,
+        depth: int | None = None,
+        budget_ms: float | None = None,
     ) -> Ranking:
         """Order passages by score, best first; ties keep the order they came in.
+
+        With `depth` or `budget_ms`, passages are scored in the retriever's order, which is that of their retrieval
+        scores or else of the list, and those that are left are named in the ranking's `unscored`, without a score. A
+        small model may choose for a large one: `large.rank(query, [p.passage for p in small.rank(…)], depth=20)`.
 
         Args:
             query: a claim, a question or keywords; or one mapping {"query", "candidates"} in place of both.
@@ -143,18 +149,22 @@ class NLIReranker:
             retrieval_scores: the retriever's, one for each passage, higher is better.
             fuse: "linear" or "rrf" ranks by scores and retrieval scores together; `score` stays what it is.
             alpha: weight of the score in the fusion, 0..1; the default was found on SciFact's training claims.
+            depth: most passages to score.
+            budget_ms: milliseconds; the first passage is scored in any case, and then as many as fit in.
 
         Returns:
             The passages, best first, at most top_k of them.
 
         Raises:
             InputTypeError: a query or passage that is no text; the message names its index.
-            InputError: a blank query, top_k below 1, retrieval scores of another length or not finite.
+            InputError: a blank query, top_k or depth below 1, a budget that is no number above 0, retrieval scores of
+                another length or not finite.
             QueryTooLongError: the query leaves fewer than 32 tokens for a passage.
         """
         query, passages = inputs.query_and_passages(query, passages)
         inputs.check_top_k(top_k)
-        ranking = self._rank_all([query], [passages], retrieval_scores=retrieval_scores, fuse=fuse, alpha=alpha)[0]
+        limits = inputs.limits(depth, budget_ms)
+        ranking = self._ranking(query, passages, retrieval_scores, fuse, alpha, limits)
         return replace(ranking, passages=ranking.passages[:top_k])
 
     def rank_many(
@@ -178,8 +188,8 @@ class NLIReranker:
         if len(queries) != len(lists):
             message = f"{len(queries)} queries, but {len(lists)} lists of passages: give one list for each query"
             raise InputError(message)
-        rankings = self._rank_all(queries, lists, many=True)
-        return [replace(ranking, passages=ranking.passages[:top_k]) for ranking in rankings]
+        ranked = rankings(self._scorer, queries, lists, normalize=self.normalize, many=True)
+        return [replace(ranking, passages=ranking.passages[:top_k]) for ranking in ranked]
 
     def filter(
         self,
@@ -224,7 +234,7 @@ class NLIReranker:
             raise InputError(message)
         if threshold is not None:
             threshold = check_threshold(threshold, "entailment" if keep == "contradiction" else kind)
-        ranking = self._rank_all([query], [passages], retrieval_scores=retrieval_scores, fuse=fuse, alpha=alpha)[0]
+        ranking = self._ranking(query, passages, retrieval_scores, fuse, alpha)
         return divide(ranking, threshold, keep, top_k)
 
     def pinpoint(self, ranking: Ranking) -> Ranking:
@@ -257,7 +267,7 @@ class NLIReranker:
             LabelError: the model has two labels.
             InputError, InputTypeError, QueryTooLongError: as `rank`.
         """
-        return self._verdicts([claim], passages, threshold)[0]
+        return grounding.verdicts(self._judge, [claim], passages, threshold)[0]
 
     def check(self, answer: str, passages: Iterable[Any], threshold: float = 0.5) -> Grounding:
         """Give a verdict on each sentence of an answer.
@@ -277,7 +287,8 @@ class NLIReranker:
             message = f"the answer must be a text, got {answer!r}"
             raise InputTypeError(message)
         spans = sentences(answer)
-        verdicts = self._verdicts([answer[a:b] for a, b in spans], passages, threshold)
+        claims = [answer[a:b] for a, b in spans]
+        verdicts = grounding.verdicts(self._judge, claims, passages, threshold)
         return Grounding(answer=answer, verdicts=tuple(verdicts), spans=tuple(spans))
 
     def rank_answers(
@@ -305,11 +316,11 @@ class NLIReranker:
                 message = f"{where} must be a text that is not blank, got {text!r}"
                 raise InputError(message) if isinstance(text, str) else InputTypeError(message)
         hypotheses = [grounding.statement(question, answer) for answer in answers]
-        rankings = self._rank_all(hypotheses, [passages] * len(answers))
+        ranked_by_answer = rankings(self._scorer, hypotheses, [passages] * len(answers), normalize=self.normalize)
         floor = KINDS[self._scorer.kind].floor
         ranked = [
             RankedAnswer(i, answer, hypothesis, max((p.score for p in ranking), default=floor), ranking)
-            for i, (answer, hypothesis, ranking) in enumerate(zip(answers, hypotheses, rankings, strict=True))
+            for i, (answer, hypothesis, ranking) in enumerate(zip(answers, hypotheses, ranked_by_answer, strict=True))
         ]
         return sorted(ranked, key=lambda a: -a.score)[:top_k]
 
@@ -432,51 +443,22 @@ class NLIReranker:
     acheck = _in_thread(check)
     aconflicts = _in_thread(conflicts)
 
-    def _rank_all(
+    def _ranking(
         self,
-        queries: Sequence[Any],
-        passage_lists: Sequence[Iterable[Any]],
-        *,
-        retrieval_scores: Iterable[float] | None = None,
-        fuse: str | None = None,
-        alpha: float = ALPHA,
-        scorer: Scorer | None = None,
-        many: bool = False,
-    ) -> list[Ranking]:
-        for index, query in enumerate(queries):
-            if not isinstance(query, str):
-                message = f"query {index} must be a text, got {query!r}"
-                raise InputTypeError(message)
-        of_list = [f" of list {k}" if many else "" for k in range(len(queries))]
-        lists = [inputs.listed(f"passages{of}", passages) for of, passages in zip(of_list, passage_lists, strict=True)]
-        read = [
-            [inputs.text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
-            for of, passages in zip(of_list, lists, strict=True)
-        ]
-        retrieval = inputs.retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
-        scorer = scorer or self._scorer
-        scored = scorer.score(queries, [[text for text, _ in texts] for texts in read])
-        return [
-            order(
-                query,
-                passages,
-                texts,
-                numbers,
-                scorer,
-                normalize=self.normalize,
-                retrieval=retrieval,
-                fuse=fuse,
-                alpha=alpha,
-            )
-            for query, passages, texts, numbers in zip(queries, lists, read, scored, strict=True)
-        ]
-
-    def _verdicts(self, claims: Sequence[str], passages: Iterable[Any], threshold: float) -> list[Verdict]:
-        self.engine.labels.require_contradiction("a verdict")
-        threshold = check_threshold(threshold, "entailment")
-        passages = inputs.listed("passages", passages)
-        rankings = self._rank_all(claims, [passages] * len(claims), scorer=self._judge)
-        verdicts = [grounding.verdict(c, ranking, threshold) for c, ranking in zip(claims, rankings, strict=True)]
-        sides = [side for verdict in verdicts for side in (verdict.supporting, verdict.refuting)]
-        narrowed = iter(grounding.pinpoint(self._judge, sides))
-        return [replace(v, supporting=next(narrowed), refuting=next(narrowed)) for v in verdicts]
+        query: Any,  # noqa: ANN401
+        passages: Any,  # noqa: ANN401
+        retrieval_scores: Iterable[float] | None,
+        fuse: str | None,
+        alpha: float,
+        limits: tuple[int | None, float | None] = (None, None),
+    ) -> Ranking:
+        return rankings(
+            self._scorer,
+            [query],
+            [passages],
+            normalize=self.normalize,
+            retrieval_scores=retrieval_scores,
+            fuse=fuse,
+            alpha=alpha,
+            limits=limits,
+        )[0]

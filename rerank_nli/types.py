@@ -121,7 +121,16 @@ class RankedPassage:
 
 @dataclass(frozen=True, slots=True)
 class Ranking(Items[RankedPassage]):
-    """Passages, best first, with the settings that the scores were made with."""
+    """Passages, best first, with the settings that the scores were made with.
+
+    Attributes:
+        query: as it was asked.
+        passages: those that were scored.
+        direction: which of passage and query is the premise.
+        score_kind: what `score` is.
+        calibrated: whether it is calibrated.
+        unscored: places, in the caller's list, of the passages that `depth` or `budget_ms` left unscored.
+    """
 
     _items = "passages"
 
@@ -130,6 +139,7 @@ class Ranking(Items[RankedPassage]):
     direction: str
     score_kind: str
     calibrated: bool
+    unscored: tuple[int, ...] = ()
 
     def to_pairs(self) -> list[tuple[str, float]]:
         """Text and score of each passage, best first."""
@@ -142,6 +152,7 @@ class Ranking(Items[RankedPassage]):
             "direction": self.direction,
             "score_kind": self.score_kind,
             "calibrated": self.calibrated,
+            "unscored": list(self.unscored),
             "passages": [p.to_dict() for p in self.passages],
         }
 

@@ -26,7 +26,7 @@ ORDER = (
     *("files", "checkpoints", "quantize", "export"),
     *("batches", "cache", "engines", "onnx_engine", "torch_engine", "openvino_engine", "loading", "embedding"),
     "scorer",
-    *("inputs", "ranking", "prediction", "grounding", "conflicts"),
+    *("inputs", "budget", "ranking", "prediction", "grounding", "conflicts"),
     *("classification", "encoders", "label_sets", "label_inputs", "label_scores"),
     *("reranker", "zeroshot", "languages"),
     *("pairs", "evaluate", "agreement"),
