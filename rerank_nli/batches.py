@@ -1,8 +1,12 @@
-"""Batches of pairs: cut by token budget, sorted by length, few distinct shapes, and put back in order."""
+"""Batches of pairs: cut by token budget, sorted by length, few distinct shapes, and put back in order.
+
+Many texts are read in chunks, each while the one before it is scored.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -16,8 +20,12 @@ if TYPE_CHECKING:
 
     _Parts = list[tuple[IntArray, IntArray]]
 
-__all__ = ["PairTemplate", "in_batches"]
+__all__ = ["PairTemplate", "ahead", "in_batches", "in_chunks"]
 
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+_CHUNK = 2048  # passages or pairs that are read together: batches cut of so many waste little padding
 _MULTIPLE = 8  # lengths are rounded up to this, so that a runtime sees few distinct shapes
 
 
@@ -138,3 +146,22 @@ def _halving(
         yield from _halving(batch[len(batch) // 2 :], logits)
     else:
         yield whole
+
+
+def in_chunks(items: Sequence[_In]) -> list[Sequence[_In]]:
+    """The items in runs of 2,048, at least one."""
+    return [items[start : start + _CHUNK] for start in range(0, max(1, len(items)), _CHUNK)]
+
+
+def ahead(read: Callable[[_In], _Out], chunks: Sequence[_In]) -> Iterator[_Out]:
+    """What is read of each chunk, in a thread where there are several, one ahead of the one in use."""
+    if len(chunks) == 1:  # as most calls have it, who need not wait for a thread to start
+        yield read(chunks[0])
+        return
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(read, chunks[0])
+        for chunk in [*chunks[1:], None]:
+            ready = following.result()
+            if chunk is not None:
+                following = pool.submit(read, chunk)
+            yield ready

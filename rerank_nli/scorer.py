@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rerank_nli.batches import in_batches
+from rerank_nli.batches import ahead, in_batches, in_chunks
 from rerank_nli.cache import Cache
 from rerank_nli.calibration import Calibration
 from rerank_nli.errors import (
@@ -171,22 +171,31 @@ class Scorer:
             QueryTooLongError: a query that leaves fewer than 32 tokens for a passage.
         """
         forms = [self._tokenized_forms(query, index) for index, query in enumerate(queries)]
-        tokenized = self._tokenize({text for passages in passage_lists for text in passages})
-        pairs: list[tuple[Tokens, Tokens]] = []
-        cuts: list[list[_Cut]] = []
-        rows = 0
-        for index, (hypotheses, passages) in enumerate(zip(forms, passage_lists, strict=True)):
-            budget = min(self._room(f"query {index}", hypotheses), self._window or self.engine.max_length)
-            cuts.append([])
-            for text in passages:
+        budgets = [
+            min(self._room(f"query {index}", hypotheses), self._window or self.engine.max_length)
+            for index, hypotheses in enumerate(forms)
+        ]
+
+        def read(asked: Sequence[tuple[int, str]]) -> tuple[list[tuple[Tokens, Tokens]], list[_Cut]]:
+            tokenized = self._tokenize({text for _, text in asked})
+            pairs: list[tuple[Tokens, Tokens]] = []
+            cuts, rows = [], 0
+            for query, text in asked:
                 tokens = tokenized[text]
-                cut = windows(tokens, budget) if text.strip() else []
-                pairs += (pair for w in cut for form in hypotheses for pair in self._directed(tokens.cut(w), form))
-                cuts[-1].append(_Cut([w.span for w in cut], rows))
+                cut = windows(tokens, budgets[query]) if text.strip() else []
+                pairs += (pair for w in cut for form in forms[query] for pair in self._directed(tokens.cut(w), form))
+                cuts.append(_Cut([w.span for w in cut], rows))
                 rows += len(cut)
-        p = self._probabilities(pairs)  # (rows, D, 3)
-        s = self._combined(p)  # (rows,)
-        return [[self._pooled(cut, s, p) for cut in passage_cuts] for passage_cuts in cuts]
+            return pairs, cuts
+
+        asked = list(dict.fromkeys((q, text) for q, passages in enumerate(passage_lists) for text in passages))
+        found: list[Scored] = []
+        for pairs, cuts in ahead(read, in_chunks(asked)):
+            p = self._probabilities(pairs)  # (rows, D, 3)
+            s = self._combined(p)  # (rows,)
+            found += [self._pooled(cut, s, p) for cut in cuts]
+        by_passage = dict(zip(asked, found, strict=True))
+        return [[by_passage[q, text] for text in passages] for q, passages in enumerate(passage_lists)]
 
     def predict(
         self, pairs: Sequence[tuple[str, str]], first: int = 0, *, by_entailment: bool = False
@@ -207,19 +216,27 @@ class Scorer:
         Raises:
             QueryTooLongError: a hypothesis that leaves fewer than 32 tokens for the premise.
         """
-        tokenized = self._tokenize({text for pair in pairs for text in pair})
-        windowed: list[tuple[Tokens, Tokens]] = []
-        starts = [0]
-        for index, (premise, hypothesis) in enumerate(((tokenized[a], tokenized[b]) for a, b in pairs), first):
-            room = self._room(f"the hypothesis of pair {index}", [hypothesis])
-            cut = windows(premise, min(room, self.window or room))
-            windowed += [(premise.cut(w), hypothesis) for w in cut] or [(premise, hypothesis)]
-            starts.append(len(windowed))
-        logits = self._logits(windowed)  # (m, C)
-        p = probabilities(logits, self.engine.labels, self.engine.temperature)  # (m, 3)
-        decided = p[:, 0] if by_entailment else np.fmax(p[:, 0], p[:, 2])
-        chosen = [a + int(decided[a:b].argmax()) for a, b in pairwise(starts)]
-        return logits[chosen], p[chosen]
+
+        def read(chunk: Sequence[tuple[int, tuple[str, str]]]) -> tuple[list[tuple[Tokens, Tokens]], list[int]]:
+            tokenized = self._tokenize({text for _, pair in chunk for text in pair})
+            windowed: list[tuple[Tokens, Tokens]] = []
+            starts = [0]
+            for index, (a, b) in chunk:
+                premise, hypothesis = tokenized[a], tokenized[b]
+                room = self._room(f"the hypothesis of pair {index}", [hypothesis])
+                cut = windows(premise, min(room, self.window or room))
+                windowed += [(premise.cut(w), hypothesis) for w in cut] or [(premise, hypothesis)]
+                starts.append(len(windowed))
+            return windowed, starts
+
+        rows = [np.empty((0, len(self.engine.labels.names)), dtype=np.float32)]
+        for windowed, starts in ahead(read, in_chunks(list(enumerate(pairs, first)))):
+            logits = self._logits(windowed)  # (m, C)
+            p = probabilities(logits, self.engine.labels, self.engine.temperature)  # (m, 3)
+            decided = p[:, 0] if by_entailment else np.fmax(p[:, 0], p[:, 2])
+            rows.append(logits[[a + int(decided[a:b].argmax()) for a, b in pairwise(starts)]])
+        chosen = np.concatenate(rows)
+        return chosen, probabilities(chosen, self.engine.labels, self.engine.temperature)
 
     def _tokenized_forms(self, query: str, index: int) -> list[Tokens]:
         if not query.strip():

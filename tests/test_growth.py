@@ -68,7 +68,7 @@ def test_memory_grows_with_the_passages() -> None:
 
 def test_memory_stays_flat_over_a_generator() -> None:
     """The peak over 100,000 pairs of a generator is that over the first 10,000, give or take 5 %."""
-    rows = NLIReranker(FunctionEngine(zeros), cache_size=1_000).predict(endless())
+    rows = NLIReranker(FunctionEngine(zeros), cache_size=100).predict(endless())
     tracemalloc.start()
     peaks = []
     for count in (10_000, 90_000):
