@@ -149,7 +149,7 @@ def test_a_megabyte_without_a_space() -> None:
         float("nan"),
         True,
         np.float64(1.0),
-        object(),
+        object,
         {"content": "text"},
         {"text": None},
         {"text": b"text"},
