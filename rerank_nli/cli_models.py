@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rerank_nli.checkpoints import read_json
 from rerank_nli.cli_options import add_model, load_model, names, read_card
-from rerank_nli.errors import MissingExtraError, require
+from rerank_nli.errors import MissingExtraError, RerankNLIError, require
 from rerank_nli.export import FORMS
 from rerank_nli.files import locate
 from rerank_nli.labels import Labels
@@ -21,9 +21,12 @@ from rerank_nli.languages import card_languages
 from rerank_nli.loading import load
 from rerank_nli.onnx_engine import BUNDLED
 from rerank_nli.reranker import NLIReranker
+from rerank_nli.throughput import throughput
 
 if TYPE_CHECKING:
     import argparse
+
+    from rerank_nli.engines import Engine
 
 __all__ = ["add_doctor", "add_export", "add_models"]
 
@@ -37,6 +40,7 @@ _WHY = {
     "openvino": "there is nothing else",
     "torch": "there is CUDA, or no ONNX file",
 }
+_MEASURED = (("onnx", "int8"), ("onnx", "fp32"), *((e, d) for e in ("openvino", "torch") for d in ("fp32", "bf16")))
 _PACKAGES = (  # the package, what its core needs, what its extras bring
     *("rerank-nli", "numpy", "tokenizers", "onnxruntime", "huggingface-hub"),
     *("torch", "transformers", "sentence-transformers", "faiss-cpu", "model2vec", "rich"),
@@ -65,7 +69,8 @@ def add_export(command: argparse.ArgumentParser) -> None:
 
 def add_doctor(command: argparse.ArgumentParser) -> None:
     """Options of `doctor`."""
-    command.add_argument("model", nargs="?", help="a model to probe")
+    command.add_argument("model", nargs="?", help="a model to probe; the bundled one is what is measured without")
+    command.add_argument("--measure", action="store_true", help="time every engine that can run the model")
     add_model(command, with_model=False)
     command.set_defaults(run=_doctor)
 
@@ -133,7 +138,11 @@ def _doctor(options: argparse.Namespace) -> int:
     openvino = "openvino (CPU)" if importlib.util.find_spec("openvino") else "no openvino"
     print(f"engines: onnx (CPU), {openvino}, {_torch_status()}")
     print(f"auto takes {load().name} for the bundled model ({BUNDLED.name}: an ONNX file needs no torch)")
-    return 0 if options.model is None else _probe(options)
+    passed = options.model is None or _probe(options)
+    if options.measure:
+        options.model = options.model or "mini"
+        _measure(options)
+    return 0 if passed else 1
 
 
 def _torch_status() -> str:
@@ -145,7 +154,19 @@ def _torch_status() -> str:
     return f"torch ({'CUDA' if torch.cuda.is_available() else 'CPU'})"
 
 
-def _probe(options: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace) -> None:
+    """Every engine and arithmetic that can run the model, beside each other."""
+    engines: dict[str, Engine] = {}
+    for engine, dtype in _MEASURED:
+        try:
+            engines[f"{engine} {dtype}"] = load_model(options, engine=engine, dtype=dtype)
+        except RerankNLIError as error:  # noqa: PERF203 - what cannot run is said, and the next one tried
+            print(f"  {engine} {dtype}: {error}")
+    for name, rate in sorted(throughput(engines).items(), key=lambda found: -found[1]):
+        print(f"  {name}: {rate:.0f} pairs/s, 32 of 128 tokens at once")
+
+
+def _probe(options: argparse.Namespace) -> bool:
     """Whether the columns mean what their names say, shown on sentences whose labels nobody doubts."""
     engine = load_model(options)
     why = "as asked" if options.engine != "auto" else "auto: " + _WHY[engine.name]
@@ -167,4 +188,4 @@ def _probe(options: argparse.Namespace) -> int:
         print(f"  {'ok  ' if good else 'FAIL'} {premise!r} → {hypothesis!r}: {wanted} ({numbers})")
     if not passed:
         print("  the labels may be in another order than their names say: pass --labels, or use another checkpoint")
-    return 0 if passed else 1
+    return passed

@@ -34,17 +34,10 @@ def add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> N
     command.add_argument("--threads", type=int)
 
 
-def load_model(options: argparse.Namespace) -> Engine:
-    """The engine that those options say."""
-    return load(
-        options.model,
-        engine=options.engine,
-        device=options.device,
-        dtype=options.dtype,
-        revision=options.revision,
-        labels=options.labels,
-        threads=options.threads,
-    )
+def load_model(options: argparse.Namespace, **instead: Any) -> Engine:  # noqa: ANN401
+    """The engine that those options say, but for what is said here."""
+    names = ("engine", "device", "dtype", "revision", "labels", "threads")
+    return load(options.model, **{name: getattr(options, name) for name in names} | instead)
 
 
 def add_languages(command: argparse.ArgumentParser) -> None:
