@@ -26,7 +26,7 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _CHUNK = 2048  # passages or pairs that are read together: batches cut of so many waste little padding
-_MULTIPLE = 8  # lengths are rounded up to this, so that a runtime sees few distinct shapes
+_MULTIPLE = 4  # lengths are rounded up to this, so that a runtime sees few distinct shapes
 
 
 class PairTemplate:
@@ -53,7 +53,7 @@ class PairTemplate:
             pairs: m pairs of premise and hypothesis.
 
         Returns:
-            int64 arrays (m, S) input_ids, attention_mask and token_type_ids, S a multiple of 8 up to the longest
+            int64 arrays (m, S) input_ids, attention_mask and token_type_ids, S a multiple of 4 up to the longest
             length that the model takes.
         """
         return self._arrays(self._pair, pairs)
