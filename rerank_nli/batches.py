@@ -99,6 +99,7 @@ def in_batches(
     logits: Callable[[Sequence[tuple[Tokens, Tokens]]], FloatArray],
     batch_tokens: int,
     special: int = 0,
+    parallel: int = 1,
 ) -> FloatArray:
     """Logits of all pairs, in their order.
 
@@ -107,6 +108,7 @@ def in_batches(
         logits: an engine's, for one batch.
         batch_tokens: most tokens of a padded batch; a pair over it makes a batch of its own.
         special: special tokens of a pair.
+        parallel: batches that the engine takes at a time.
 
     Returns:
         (m, C).
@@ -116,9 +118,12 @@ def in_batches(
     """
     lengths = np.array([special + len(a) + len(b) for a, b in pairs])
     order = np.argsort(lengths, kind="stable")[::-1]  # the longest first: what does not fit shows at once
-    parts = [
-        part for batch in _cut(order, lengths, batch_tokens) for part in _halving([pairs[i] for i in batch], logits)
-    ]
+    batches = [[pairs[i] for i in batch] for batch in _cut(order, lengths, batch_tokens)]
+    if parallel > 1:
+        with ThreadPoolExecutor(parallel) as pool:
+            parts = list(pool.map(lambda batch: _halving(batch, logits), batches))
+    else:
+        parts = [_halving(batch, logits) for batch in batches]
     rows = np.concatenate(parts)  # (m, C)
     out = np.empty_like(rows)
     out[order] = rows
@@ -135,17 +140,15 @@ def _cut(order: IntArray, lengths: IntArray, batch_tokens: int) -> Iterator[IntA
 
 def _halving(
     batch: Sequence[tuple[Tokens, Tokens]], logits: Callable[[Sequence[tuple[Tokens, Tokens]]], FloatArray]
-) -> Iterator[FloatArray]:
-    """One batch, or where memory runs out its halves."""
+) -> FloatArray:
+    """The logits of a batch, or where memory runs out those of its halves."""
     try:
-        whole = logits(batch)
+        return logits(batch)
     except MemoryError:
         if len(batch) == 1:
             raise
-        yield from _halving(batch[: len(batch) // 2], logits)
-        yield from _halving(batch[len(batch) // 2 :], logits)
-    else:
-        yield whole
+    half = len(batch) // 2
+    return np.concatenate([_halving(batch[:half], logits), _halving(batch[half:], logits)])
 
 
 def in_chunks(items: Sequence[_In]) -> list[Sequence[_In]]:

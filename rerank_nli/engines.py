@@ -42,6 +42,8 @@ class Engine(Protocol):
         window: tokens of a passage that the model judges best at once; None is as many as it takes.
         temperature: what logits are divided by.
         precision: of the arithmetic: "fp32", "bf16", "fp16", "int8".
+
+    An engine that takes several batches at a time, from threads, says how many in `parallel`.
     """
 
     name: str

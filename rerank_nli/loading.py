@@ -43,7 +43,8 @@ def load(
         model: "mini" (the bundled one), a folder, an .onnx or .xml file beside its tokenizer, or a Hub id.
         engine: "onnx", "openvino", "torch"; "auto" is torch where there are weights and CUDA, else ONNX if there is a
             graph for this processor or in fp32, else torch if there are weights, else what there is.
-        device: "auto", "cpu", "cuda", "cuda:1"; ONNX and OpenVINO run on the CPU.
+        device: "auto", "cpu", "cuda", "cuda:1", or several as "cuda:0,cuda:1", which share the batches of a call; ONNX
+            and OpenVINO run on the CPU.
         dtype: "fp32", "bf16", "fp16", or "int8", which ONNX has; "auto" is int8 if there is a graph of a bundle
             or for this processor, else bf16 on CUDA and fp32 on the CPU.
         revision: branch, tag or commit on the Hub; of a Hub id only what will be used is fetched.

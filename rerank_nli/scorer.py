@@ -328,7 +328,9 @@ class Scorer:
         known = {key: row for key in set(keys) if (row := self._rows.get(key)) is not None}
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
         if new:
-            rows = in_batches(list(new.values()), self.engine.logits, self.batch_tokens, self.engine.special)
+            engine = self.engine
+            parallel = getattr(engine, "parallel", 1)
+            rows = in_batches(list(new.values()), engine.logits, self.batch_tokens, engine.special, parallel)
             if not np.isfinite(rows).all():
                 message = f"the {self.engine.name} engine returned logits that are not finite: the model is damaged"
                 raise DamagedModelError(message)

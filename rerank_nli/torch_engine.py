@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 import os
 import re
 from pathlib import Path
@@ -16,7 +18,7 @@ from rerank_nli.files import WEIGHTS, find
 from rerank_nli.manifest import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rerank_nli.engines import Pairs
     from rerank_nli.scores import FloatArray
@@ -33,7 +35,7 @@ class TorchEngine(FolderEngine):
     Args:
         folder: a Hugging Face folder with config.json, weights and tokenizer.
         labels: names of the outputs in order, where the checkpoint does not say.
-        device: "auto" is CUDA where there is one, else the CPU.
+        device: "auto" is CUDA where there is one, else the CPU; "cuda:0,cuda:1" share the batches of a call.
         dtype: "fp32", "bf16", "fp16"; "auto" is bf16 on CUDA and fp32 on the CPU.
         threads: of one batch, for the whole process as torch has it; None leaves torch's own choice.
 
@@ -58,13 +60,20 @@ class TorchEngine(FolderEngine):
         self.file = find(folder, WEIGHTS)
         read_config(folder)
         super().__init__(folder, labels, threads)
-        self.device = usable_device(device)
-        self.precision = ("bf16" if self.device.startswith("cuda") else "fp32") if dtype == "auto" else dtype
+        devices = [usable_device(one.strip()) for one in device.split(",")]
+        self.device, self.parallel = ",".join(devices), len(devices)
+        cuda = all(one.startswith("cuda") for one in devices)
+        self.precision = ("bf16" if cuda else "fp32") if dtype == "auto" else dtype
         if self.threads is not None:
             require("torch", "torch").set_num_threads(self.threads)
         self._pid = os.getpid()
-        self._model = skew_attention(read_classifier(folder, self.precision, "torch").to(self.device), keep=True)
-        self._require_outputs(folder, self._model.config.num_labels)
+        model = read_classifier(folder, self.precision, "torch")
+        self._models = [
+            skew_attention(copied.to(one), keep=True)
+            for copied, one in zip([model, *(copy.deepcopy(model) for _ in devices[1:])], devices, strict=True)
+        ]
+        self._turn = itertools.count()  # whose turn it is, counted without a lock, which a fork could leave locked
+        self._require_outputs(folder, model.config.num_labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process loads the folder anew."""
@@ -78,33 +87,42 @@ class TorchEngine(FolderEngine):
 
     def logits(self, pairs: Pairs) -> FloatArray:
         """(m, C) for one batch of (premise, hypothesis)."""
-        return self._run(self._model, self._template.arrays(pairs), "logits")
+        return self._run(lambda model: model, self._template.arrays(pairs), "logits")
 
     def states(self, texts: Sequence[Tokens]) -> tuple[FloatArray, IntArray]:
         """(m, S, H) of the encoder's last layer, and its mask (m, S), for one batch of texts that each stand alone."""
-        model, arrays = self._model.base_model, self._template.lone_arrays(texts)
-        encoder = model.get_encoder() if self._model.config.is_encoder_decoder else model
+
+        def encoder(model: Any) -> Any:  # noqa: ANN401
+            return model.base_model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+
+        arrays = self._template.lone_arrays(texts)
         return self._run(encoder, arrays, "last_hidden_state"), arrays["attention_mask"]
 
-    def _run(self, model: Any, arrays: dict[str, IntArray], output: str) -> FloatArray:  # noqa: ANN401
+    def _run(self, part: Callable[[Any], Any], arrays: dict[str, IntArray], output: str) -> FloatArray:
         torch = require("torch", "torch")
         if self._pid != os.getpid():
             torch.set_num_threads(1)  # OpenMP's threads did not survive the fork, and waiting for them would hang
             self._pid = os.getpid()
-        types = getattr(self._model.config, "type_vocab_size", 0) > 1  # one type is none
+        model = self._models[next(self._turn) % self.parallel]
+        types = getattr(model.config, "type_vocab_size", 0) > 1  # one type is none
         try:
             with torch.inference_mode():
                 features = {
-                    name: torch.from_numpy(array).to(self.device)
+                    name: _moved(torch.from_numpy(array), model.device)
                     for name, array in arrays.items()
                     if types or name != "token_type_ids"
                 }
-                rows: FloatArray = getattr(model(**features), output).float().cpu().numpy()
+                rows: FloatArray = getattr(part(model)(**features), output).float().cpu().numpy()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or re.search("not enough memory|allocate memory", str(error)):
                 raise MemoryError(str(error)) from error
             raise
         return rows
+
+
+def _moved(tensor: Any, device: Any) -> Any:  # noqa: ANN401
+    """On its device: to a GPU from pinned memory, so that the copy need not be waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def usable_device(device: str) -> str:

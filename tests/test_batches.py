@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +104,23 @@ def test_one_pair_without_memory() -> None:
     """A single pair that does not fit raises the MemoryError itself."""
     with pytest.raises(MemoryError):
         in_batches(_pairs([5, 6]), _recording([], most_pairs=0), 100)
+
+
+@pytest.mark.parametrize("parallel", [2, 3])
+def test_batches_at_a_time(parallel: int) -> None:
+    """An engine gets as many batches at a time as it takes, and rows come back in order."""
+    together = threading.Barrier(parallel, timeout=30)
+    batches: list[list[int]] = []
+    record = _recording(batches, most_pairs=2)
+
+    def logits(pairs: Pairs) -> FloatArray:
+        if len(pairs) == 3:  # a first attempt; what is halved comes by itself
+            together.wait()
+        return record(pairs)
+
+    rows = in_batches(_pairs([8] * 9 * parallel), logits, 24, parallel=parallel)
+    assert rows.tolist() == [[7, 1, 0]] * 9 * parallel
+    assert len(batches) == 6 * parallel
 
 
 def _tokenizer(kind: str) -> Any:

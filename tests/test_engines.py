@@ -580,9 +580,23 @@ def test_a_cross_encoder_of_sentence_transformers(
     assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(torch_engine, PAIRS), abs=1e-6)
 
 
+def test_several_devices_share_the_batches(torch_engine: TorchEngine, checkpoint: Path) -> None:
+    """Devices between commas score alike together, also after pickling; one that is not there is named."""
+    engine = TorchEngine(checkpoint, device="cpu, cpu,cpu")
+    claim = "A cat sleeps on the mat."
+    passages = [f"The cat {verb} on mat {i}." for i in range(40) for verb in ("sleeps", "sees nobody")]
+    expected = NLIReranker(torch_engine).rank(claim, passages)
+    for several in (engine, pickle.loads(pickle.dumps(engine))):  # noqa: S301 - our own bytes
+        assert (several.device, several.parallel) == ("cpu,cpu,cpu", 3)
+        ranking = NLIReranker(several, batch_tokens=64).rank(claim, passages)
+        assert {p.index: p.score for p in ranking} == pytest.approx({p.index: p.score for p in expected}, abs=1e-5)
+    with pytest.raises(InputError, match="device='abacus' cannot be used here"):
+        load(checkpoint, engine="torch", device="cpu,abacus")
+
+
 def test_attention_is_the_fast_one(torch_engine: TorchEngine) -> None:
     """In torch attention is computed by the fused operator where the architecture has it."""
-    assert torch_engine._model.config._attn_implementation == "sdpa"
+    assert torch_engine._models[0].config._attn_implementation == "sdpa"
 
 
 def test_export_goes_to_the_cache_only(exported: OnnxEngine, checkpoint: Path) -> None:
