@@ -130,6 +130,7 @@ class Scorer:
         size = 0 if cache_size is None else counted("cache_size", cache_size, least=0)
         self._rows: Cache[bytes, FloatArray] = Cache(size)
         self._texts: Cache[str, Tokens] = Cache(size)
+        self._cuts: Cache[tuple[str, int], list[tuple[Span, Tokens]]] = Cache(size)
         self.calibration = self._matching(calibration)
 
     @property
@@ -181,10 +182,9 @@ class Scorer:
             pairs: list[tuple[Tokens, Tokens]] = []
             cuts, rows = [], 0
             for query, text in asked:
-                tokens = tokenized[text]
-                cut = windows(tokens, budgets[query]) if text.strip() else []
-                pairs += (pair for w in cut for form in forms[query] for pair in self._directed(tokens.cut(w), form))
-                cuts.append(_Cut([w.span for w in cut], rows))
+                cut = self._windows(tokenized[text], budgets[query]) if text.strip() else []
+                pairs += (pair for _, part in cut for form in forms[query] for pair in self._directed(part, form))
+                cuts.append(_Cut([span for span, _ in cut], rows))
                 rows += len(cut)
             return pairs, cuts
 
@@ -224,8 +224,8 @@ class Scorer:
             for index, (a, b) in chunk:
                 premise, hypothesis = tokenized[a], tokenized[b]
                 room = self._room(f"the hypothesis of pair {index}", [hypothesis])
-                cut = windows(premise, min(room, self.window or room))
-                windowed += [(premise.cut(w), hypothesis) for w in cut] or [(premise, hypothesis)]
+                cut = self._windows(premise, min(room, self.window or room))
+                windowed += [(part, hypothesis) for _, part in cut] or [(premise, hypothesis)]
                 starts.append(len(windowed))
             return windowed, starts
 
@@ -259,6 +259,17 @@ class Scorer:
             found[text] = tokens
             if len(tokens) <= _LONGEST_KEPT:
                 self._texts.put(text, tokens)
+        return found
+
+    def _windows(self, tokens: Tokens, budget: int) -> list[tuple[Span, Tokens]]:
+        """The windows of a text, with what each holds; those of the last texts that need several are remembered."""
+        if len(tokens) <= budget:
+            return [(w.span, tokens) for w in windows(tokens, budget)]
+        found = self._cuts.get((tokens.text, budget))
+        if found is None:
+            found = [(w.span, tokens.cut(w)) for w in windows(tokens, budget)]
+            if len(tokens) <= _LONGEST_KEPT:
+                self._cuts.put((tokens.text, budget), found)
         return found
 
     @property
