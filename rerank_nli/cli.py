@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.cli_models import add_doctor, add_export, add_models
-from rerank_nli.cli_options import add_languages, add_model, load_model, names, watch_languages
-from rerank_nli.cli_training import add_evaluate, add_train
+from rerank_nli.cli_options import (
+    add_languages,
+    add_model,
+    add_settings,
+    load_model,
+    load_reranker,
+    names,
+    watch_languages,
+)
+from rerank_nli.cli_training import add_calibrate, add_evaluate, add_train
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS
 from rerank_nli.reranker import NLIReranker
-from rerank_nli.scorer import DIRECTIONS
-from rerank_nli.scores import COMBINES, KINDS, NORMALIZATIONS
-from rerank_nli.windows import POOLS
 from rerank_nli.zeroshot import TEMPLATE, ZeroShotClassifier
 
 if TYPE_CHECKING:
@@ -82,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(verb, help=summary, description=summary)
         add_model(command)
-        _add_settings(command)
+        add_settings(command)
         _add_verb(command, verb)
     predict = commands.add_parser("predict", help="score (premise, hypothesis) pairs as they are")
     predict.add_argument("file", nargs="?", default="-", help='JSON lines with "premise" and "hypothesis"; - is stdin')
@@ -97,20 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands.add_parser("demo", help="retrieve, rerank and filter on one screen"))
     add_train(commands.add_parser("train", help="fine-tune an NLI cross-encoder: from pairs to a bundle"))
     add_evaluate(commands.add_parser("evaluate", help="measure a model on labelled pairs"))
+    add_calibrate(commands.add_parser("calibrate", help="make scores mean what they say, and show how well they do"))
     add_export(commands.add_parser("export", help="make a bundle of a checkpoint, and check it"))
     add_doctor(commands.add_parser("doctor", help="what can run here, and whether a model's labels are in order"))
     add_models(commands.add_parser("models", help="models worth knowing: labels, size, languages, licence"))
     return parser
-
-
-def _add_settings(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--direction", choices=DIRECTIONS, default=DIRECTIONS[0])
-    command.add_argument("--combine", choices=COMBINES, default="min")
-    command.add_argument("--score", choices=KINDS, default="entailment")
-    command.add_argument("--normalize", choices=NORMALIZATIONS)
-    command.add_argument("--template", action="append", help='"… {query} …"; more than one is an ensemble')
-    command.add_argument("--window", type=int, help="most tokens of a passage in one pair")
-    command.add_argument("--pool", choices=POOLS, default="max")
 
 
 def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
@@ -171,25 +167,12 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true")
     command.add_argument("--svg", type=Path, help="also save the screen as a picture")
     add_model(command)
-    _add_settings(command)
+    add_settings(command)
     command.set_defaults(run=_demo)
 
 
-def _reranker(options: argparse.Namespace) -> NLIReranker:
-    return NLIReranker(
-        load_model(options),
-        direction=options.direction,
-        combine=options.combine,
-        score=options.score,
-        normalize=options.normalize,
-        template=options.template or "auto",
-        window=options.window,
-        pool=options.pool,
-    )
-
-
 def _verb(options: argparse.Namespace) -> int:
-    reranker = _reranker(options)
+    reranker = load_reranker(options)
     call = _calls(reranker, options)[options.verb]
     name = _STATEMENT[options.verb]
     with watch_languages(options, reranker.engine) as show:
@@ -309,7 +292,7 @@ def _demo(options: argparse.Namespace) -> int:
         raise InputError(message)
     if query is None:
         query = json.loads(demo.QUERIES.read_text(encoding="utf-8").splitlines()[0])["query"]
-    reranker = _reranker(options)
+    reranker = load_reranker(options)
     retriever = demo.Retriever(passages, reranker.embed if options.retriever == "nli" else options.retriever)
     shown = demo.answer(query, passages, retriever, reranker, options.top_k, options.threshold)
     if options.json:

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rerank_nli.errors import InputError
 from rerank_nli.languages import card_languages, unlisted_languages
 from rerank_nli.loading import ENGINES, load
+from rerank_nli.reranker import NLIReranker
+from rerank_nli.scorer import DIRECTIONS
+from rerank_nli.scores import COMBINES, KINDS, NORMALIZATIONS
+from rerank_nli.windows import POOLS
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +23,16 @@ if TYPE_CHECKING:
 
     from rerank_nli.engines import Engine
 
-__all__ = ["add_languages", "add_model", "load_model", "names", "read_card", "watch_languages"]
+__all__ = [
+    "add_languages",
+    "add_model",
+    "add_settings",
+    "load_model",
+    "load_reranker",
+    "names",
+    "read_card",
+    "watch_languages",
+]
 
 
 def add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> None:
@@ -38,6 +51,32 @@ def load_model(options: argparse.Namespace, **instead: Any) -> Engine:  # noqa: 
     """The engine that those options say, but for what is said here."""
     names = ("engine", "device", "dtype", "revision", "labels", "threads")
     return load(options.model, **{name: getattr(options, name) for name in names} | instead)
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what a reranker's scores are."""
+    command.add_argument("--direction", choices=DIRECTIONS, default=DIRECTIONS[0])
+    command.add_argument("--combine", choices=COMBINES, default="min")
+    command.add_argument("--score", choices=KINDS, default="entailment")
+    command.add_argument("--normalize", choices=NORMALIZATIONS)
+    command.add_argument("--template", action="append", help='"… {query} …"; more than one is an ensemble')
+    command.add_argument("--window", type=int, help="most tokens of a passage in one pair")
+    command.add_argument("--pool", choices=POOLS, default="max")
+
+
+def load_reranker(options: argparse.Namespace, **instead: Any) -> NLIReranker:  # noqa: ANN401
+    """The reranker that those options say, but for what is said here."""
+    return NLIReranker(
+        load_model(options),
+        direction=options.direction,
+        combine=options.combine,
+        score=options.score,
+        normalize=options.normalize,
+        template=options.template or "auto",
+        window=options.window,
+        pool=options.pool,
+        **instead,
+    )
 
 
 def add_languages(command: argparse.ArgumentParser) -> None:

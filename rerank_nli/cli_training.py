@@ -1,4 +1,4 @@
-"""The commands that need labelled pairs: train and evaluate."""
+"""The commands that need labelled pairs: train, evaluate and calibrate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rerank_nli.evaluate import Evaluation
     from rerank_nli.pairs import Pair
 
-__all__ = ["add_evaluate", "add_train"]
+__all__ = ["add_calibrate", "add_evaluate", "add_train"]
 
 _FIGURES = ("accuracy", "macro_f1", "auroc", "ece")
 _DATA = "pairs: .jsonl or .csv, also with .gz, or .parquet"
@@ -59,6 +59,19 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     add_model(command, with_model=False)
     add_languages(command)
     command.set_defaults(run=_evaluate)
+
+
+def add_calibrate(command: argparse.ArgumentParser) -> None:
+    """Options of `calibrate`."""
+    command.add_argument("data", nargs="+", help=f"{_DATA}; the hypothesis is the query, the premise its passage")
+    command.add_argument("-o", "--out", type=Path, required=True, help="the calibration, for NLIReranker(calibration=…)")
+    command.add_argument("--method", choices=("auto", *METHODS), default="auto")
+    command.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
+    command.add_argument("--plot", type=Path, help="also save the reliability diagram as .svg or .png")
+    command.add_argument("--json", action="store_true")
+    add_model(command)
+    add_settings(command)
+    command.set_defaults(run=_calibrate)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -107,6 +120,28 @@ def _evaluate(options: argparse.Namespace) -> int:
             print(json.dumps(row))
     else:
         print(_table(rows))
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from rerank_nli.calibrate import calibrate, plot_calibration
+
+    if options.plot:
+        one_of("suffix of a plot", options.plot.suffix, PLOTS)  # before the work
+    reranker = load_reranker(options, calibration=None)
+    pairs = [pair for file in options.data for pair in read_pairs(file, list(reranker.engine.labels.names))]
+    calibration, report = calibrate(reranker, pairs, options.method, options.resamples)
+    calibration.save(options.out)
+    if options.plot:
+        plot_calibration(report, options.plot)
+    if options.json:
+        print(json.dumps(report.to_dict()))
+        return 0
+    print(f"{options.out}: {report.method}, fitted on {report.rows} pairs, {report.entailed} of them entailed")
+    print(f"{'':6s}{'before':>24s}{'after, by the other half':>28s}")
+    for name, before in report.before.items():
+        shown = [f"{v:.4f}" + (f" {ends[0]:.3f}–{ends[1]:.3f}" if ends else "") for v, *ends in (before, report.after[name])]
+        print(f"{name:6s}{shown[0]:>24s}{shown[1]:>28s}")
     return 0
 
 
