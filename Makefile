@@ -70,6 +70,7 @@ figures: .venv/dev.done
 	$(BIN)/python benchmarks/languages.py --data $(DIR)
 	$(BIN)/python benchmarks/checkpoints.py
 	$(BIN)/python benchmarks/evidence.py --data $(DIR)
+	$(BIN)/python benchmarks/joined.py --data $(DIR)
 
 # which form of the weights; of a checkpoint in fp32
 .PHONY: forms
@@ -77,6 +78,12 @@ forms: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/quantization.py $(CHECKPOINT) --data $(DIR)
 	$(BIN)/python benchmarks/two_labels.py --base $(CHECKPOINT) --data $(DIR)
+
+# how fast it is beside its peers, each in a virtual environment that the first run makes
+.PHONY: speed
+speed: .venv/dev.done
+	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
+	$(BIN)/python benchmarks/speed.py --data $(DIR)
 
 clean:
 	rm -rf .venv dist build .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from rerank_nli.calibration import Calibration
 from rerank_nli.classification import Classification, Classifications, LabelScore
+from rerank_nli.coverage import ChosenPassage, Cover
 from rerank_nli.engines import Engine, FunctionEngine
 from rerank_nli.errors import (
     CalibrationError,
@@ -15,6 +16,8 @@ from rerank_nli.errors import (
     QueryTooLongError,
     RerankNLIError,
 )
+from rerank_nli.fusion import Fusion
+from rerank_nli.guarantees import Guarantee
 from rerank_nli.label_scores import LabelPrior
 from rerank_nli.labels import Labels
 from rerank_nli.languages import card_languages, unlisted_languages
@@ -42,16 +45,20 @@ from rerank_nli.zeroshot import ZeroShotClassifier
 __all__ = [
     "Calibration",
     "CalibrationError",
+    "ChosenPassage",
     "Classification",
     "Classifications",
     "Conflicts",
+    "Cover",
     "DamagedModelError",
     "Engine",
     "ExportError",
     "Filtered",
     "Foreign",
     "FunctionEngine",
+    "Fusion",
     "Grounding",
+    "Guarantee",
     "InputError",
     "InputTypeError",
     "LabelError",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from rerank_nli.errors import CalibrationError, one_of, require
+from rerank_nli.fitted import Fitted
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
     from rerank_nli.scores import FloatArray
 
-__all__ = ["Calibration"]
+__all__ = ["METHODS", "Calibration"]
+
+METHODS = ("platt", "beta", "isotonic")
 
 _EPSILON = 1e-7  # keeps the logarithms finite for a float32 score of 0 or 1
 _FEWEST = 20  # below this a fit says more about the sample than about the model
@@ -30,7 +31,7 @@ def _features(scores: FloatArray, method: str) -> FloatArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(Fitted):
     """A map from pooled score to probability, with the settings that it is true for.
 
     Attributes:
@@ -39,6 +40,8 @@ class Calibration:
         parameters: coefficients and intercept, or for isotonic the knots' scores and then their probabilities.
         key: weights, precision, direction, kind, template, window and pool of the scores that it was fitted on.
     """
+
+    _name: ClassVar[str] = "calibration"
 
     method: str
     parameters: list[list[float]]
@@ -58,7 +61,7 @@ class Calibration:
             CalibrationError: fewer than 20 rows, one class only, scores outside 0..1, or scores that fall as the truth
                 rises.
         """
-        one_of("calibration method", method, _APPLY)
+        one_of("calibration method", method, METHODS)
         s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
         if s.shape != y.shape or s.ndim != 1 or len(s) < _FEWEST:
             message = f"a calibration needs at least {_FEWEST} scores with a label each, got {s.shape} and {y.shape}"
@@ -95,47 +98,8 @@ class Calibration:
         """Calibrated probabilities of pooled scores, shape kept."""
         return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self)
 
-    def require_key(self, key: Mapping[str, Any]) -> None:
-        """Refuse settings that this was not fitted for.
-
-        Raises:
-            CalibrationError: a setting differs; the message names each.
-        """
-        differing = [
-            f"{name}: fitted for {self.key.get(name)!r}, used with {value!r}"
-            for name, value in key.items()
-            if self.key.get(name) != value
-        ]
-        if differing:
-            message = f"this calibration is for other settings ({'; '.join(differing)}): fit one for these"
-            raise CalibrationError(message)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
-        import json  # slow to import
-
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Calibration:
-        """Read what `save` wrote.
-
-        Raises:
-            CalibrationError: there is no such file, or it holds no calibration.
-        """
-        import json  # slow to import
-
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            calibration = cls(values["method"], values["parameters"], dict(values["key"]))
-            calibration.apply(np.array([0.0, 1.0]))  # parameters of another form fail here, not at their first use
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            message = f"{path} holds no calibration that can be read ({error!r})"
-            raise CalibrationError(message) from error
-        return calibration
+    def _try(self) -> None:
+        self.apply(np.array([0.0, 1.0]))
 
 
 def _sigmoid(scores: FloatArray, calibration: Calibration) -> FloatArray:

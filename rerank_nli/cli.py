@@ -26,6 +26,7 @@ from rerank_nli.cli_options import (
     watch_languages,
 )
 from rerank_nli.cli_training import add_calibrate, add_evaluate, add_train
+from rerank_nli.cli_tuning import add_tune
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands.add_parser("demo", help="retrieve, rerank and filter on one screen"))
     add_train(commands.add_parser("train", help="fine-tune an NLI cross-encoder: from pairs to a bundle"))
     add_evaluate(commands.add_parser("evaluate", help="measure a model on labelled pairs"))
+    add_tune(commands.add_parser("tune", help="find the settings that order passages best, and what each is worth"))
     add_calibrate(commands.add_parser("calibrate", help="make scores mean what they say, and show how well they do"))
     add_export(commands.add_parser("export", help="make a bundle of a checkpoint, and check it"))
     add_doctor(commands.add_parser("doctor", help="what can run here, and whether a model's labels are in order"))

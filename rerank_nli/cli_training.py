@@ -8,7 +8,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.cli_options import add_languages, add_model, load_model, names, read_card, watch_languages
+from rerank_nli.calibration import METHODS
+from rerank_nli.cli_options import (
+    add_languages,
+    add_model,
+    add_settings,
+    load_model,
+    load_reranker,
+    names,
+    read_card,
+    watch_languages,
+)
 from rerank_nli.errors import InputError, one_of
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
@@ -64,7 +74,9 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 def add_calibrate(command: argparse.ArgumentParser) -> None:
     """Options of `calibrate`."""
     command.add_argument("data", nargs="+", help=f"{_DATA}; the hypothesis is the query, the premise its passage")
-    command.add_argument("-o", "--out", type=Path, required=True, help="the calibration, for NLIReranker(calibration=…)")
+    command.add_argument(
+        "-o", "--out", type=Path, required=True, help="the calibration, for NLIReranker(calibration=…)"
+    )
     command.add_argument("--method", choices=("auto", *METHODS), default="auto")
     command.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
     command.add_argument("--plot", type=Path, help="also save the reliability diagram as .svg or .png")
@@ -125,6 +137,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from rerank_nli.calibrate import calibrate, plot_calibration
+    from rerank_nli.evaluate import PLOTS
+    from rerank_nli.pairs import read_pairs
 
     if options.plot:
         one_of("suffix of a plot", options.plot.suffix, PLOTS)  # before the work
@@ -140,7 +154,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     print(f"{options.out}: {report.method}, fitted on {report.rows} pairs, {report.entailed} of them entailed")
     print(f"{'':6s}{'before':>24s}{'after, by the other half':>28s}")
     for name, before in report.before.items():
-        shown = [f"{v:.4f}" + (f" {ends[0]:.3f}–{ends[1]:.3f}" if ends else "") for v, *ends in (before, report.after[name])]
+        shown = [
+            f"{v:.4f}" + (f" {ends[0]:.3f}–{ends[1]:.3f}" if ends else "") for v, *ends in (before, report.after[name])
+        ]
         print(f"{name:6s}{shown[0]:>24s}{shown[1]:>28s}")
     return 0
 

@@ -8,7 +8,7 @@
     ├── ModelNotFoundError (FileNotFoundError)   no such folder, Hub id or file in it
     ├── DamagedModelError (ValueError)     a file that is there and cannot be read, or is not the one that was written
     ├── ExportError (ValueError)           an export that does not score as its source
-    ├── CalibrationError (ValueError)      a calibration for other settings, or one that cannot be fitted
+    ├── CalibrationError (ValueError)      what was fitted for other settings, or a fit that cannot be had
     └── MissingExtraError (ImportError)    an optional dependency that is not installed
 
 A message says what was wrong, where, and what would mend it.
@@ -80,7 +80,7 @@ class ExportError(RerankNLIError, ValueError):
 
 
 class CalibrationError(RerankNLIError, ValueError):
-    """A calibration that was fitted for other settings, or that cannot be fitted."""
+    """A calibration, guarantee or other fit that is for other settings, or that the data cannot give."""
 
 
 class MissingExtraError(RerankNLIError, ImportError):

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
     IntArray = NDArray[np.int64]
 
-__all__ = ["PLOTS", "Evaluation", "ece", "evaluate", "fit_on_even_rows", "fit_temperature", "measure", "plot", "truths"]
+__all__ = [
+    "PLOTS",
+    "Evaluation",
+    "bins_of",
+    "ece",
+    "evaluate",
+    "fit_on_even_rows",
+    "fit_temperature",
+    "measure",
+    "plot",
+    "reliability",
+    "truths",
+]
 
 PLOTS = (".svg", ".png")
 _NAMES = (*COLUMNS, NOT_ENTAILMENT)
@@ -132,7 +144,7 @@ def measure(p: FloatArray, truth: IntArray, resamples: int = 1000, seed: int = 0
         confusion={
             a: {b: int(((truth == _NAMES.index(a)) & (decided == _NAMES.index(b))).sum()) for b in names} for a in names
         },
-        reliability=_reliability(confidence, decided == truth),
+        reliability=reliability(confidence, decided == truth),
     )
 
 
@@ -142,9 +154,27 @@ def ece(confidence: FloatArray, right: NDArray[np.bool_], bins: int = _BINS) -> 
     >>> ece(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False]))  # 2/4 · .1 + 2/4 · .1
     0.1
     """
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    places = bins_of(confidence, bins)
     gaps = np.bincount(places, weights=right - confidence, minlength=bins)
     return round(float(np.abs(gaps).sum() / len(confidence)), 4)
+
+
+def bins_of(confidence: FloatArray, bins: int = _BINS) -> IntArray:
+    """(n,) the bin of equal width that each probability is in."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def reliability(confidence: FloatArray, right: NDArray[np.bool_]) -> list[dict[str, float]]:
+    """Per bin that has rows: how many, their mean probability, and the share that is right."""
+    places = bins_of(confidence)
+    return [
+        {
+            "rows": int((places == b).sum()),
+            "confidence": round(float(confidence[places == b].mean()), 4),
+            "accuracy": round(float(right[places == b].mean()), 4),
+        }
+        for b in np.unique(places)
+    ]
 
 
 def fit_temperature(logits: FloatArray, truth: IntArray, labels: Labels) -> float:
@@ -220,15 +250,3 @@ def _figures(entailment: FloatArray, truth: IntArray, decided: IntArray, confide
         "auroc": None if one_class else round(float(metrics.roc_auc_score(positive, entailment)), 4),
         "ece": ece(confidence, right),
     }
-
-
-def _reliability(confidence: FloatArray, right: NDArray[np.bool_]) -> list[dict[str, float]]:
-    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    return [
-        {
-            "rows": int((places == b).sum()),
-            "confidence": round(float(confidence[places == b].mean()), 4),
-            "accuracy": round(float(right[places == b].mean()), 4),
-        }
-        for b in np.unique(places)
-    ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli import inputs
-from rerank_nli.ranking import rankings
+from rerank_nli.errors import one_of
+from rerank_nli.ranking import divide, rankings
 from rerank_nli.scores import check_threshold
 from rerank_nli.types import Span, Verdict
 from rerank_nli.windows import sentences
@@ -18,10 +20,18 @@ if TYPE_CHECKING:
     from rerank_nli.scorer import Scored, Scorer
     from rerank_nli.types import RankedPassage, Ranking
 
-__all__ = ["pinpoint", "statement", "verdict", "verdicts"]
+__all__ = ["JOINED", "pinpoint", "statement", "verdict", "verdicts"]
+
+JOINED = 4  # passages that are joined two by two: trying their 12 pairs costs about what a retriever's ten passages did
 
 
-def verdicts(judge: Scorer, claims: Sequence[str], passages: Any, threshold: float) -> list[Verdict]:  # noqa: ANN401
+def verdicts(
+    judge: Scorer,
+    claims: Sequence[str],
+    passages: Any,  # noqa: ANN401
+    threshold: float,
+    join: int | None = None,
+) -> tuple[list[Verdict], list[Ranking]]:
     """A verdict on each claim, the spans of its passages narrowed to the deciding sentence.
 
     Args:
@@ -29,18 +39,24 @@ def verdicts(judge: Scorer, claims: Sequence[str], passages: Any, threshold: flo
         claims: the claims.
         passages: the caller's, for all of them.
         threshold: 0..1.
+        join: 2 joins passages two by two where none alone settles a claim.
+
+    Returns:
+        The verdicts, and all passages ranked for each claim.
 
     Raises:
         LabelError: the model has two labels.
-        InputError, InputTypeError, QueryTooLongError: as `rankings`, or a threshold out of range.
+        InputError, InputTypeError, QueryTooLongError: as `rankings`, a threshold out of range, or another `join`.
     """
     judge.engine.labels.require_contradiction("a verdict")
     threshold = check_threshold(threshold, "entailment")
+    one_of("join", join, (None, 2))
     passages = inputs.listed("passages", passages)
     ranked = rankings(judge, claims, [passages] * len(claims))
     found = [verdict(claim, ranking, threshold) for claim, ranking in zip(claims, ranked, strict=True)]
     narrowed = iter(pinpoint(judge, [side for one in found for side in (one.supporting, one.refuting)]))
-    return [replace(one, supporting=next(narrowed), refuting=next(narrowed)) for one in found]
+    found = [replace(one, supporting=next(narrowed), refuting=next(narrowed)) for one in found]
+    return found if join is None else _joined(judge, found, ranked, threshold), ranked
 
 
 def verdict(claim: str, ranking: Ranking, threshold: float) -> Verdict:
@@ -71,6 +87,59 @@ def verdict(claim: str, ranking: Ranking, threshold: float) -> Verdict:
         refuting=replace(ranking, passages=refuting),
         claim=claim,
     )
+
+
+def _joined(judge: Scorer, found: Sequence[Verdict], ranked: Sequence[Ranking], threshold: float) -> list[Verdict]:
+    """The verdicts, where they were insufficient with the strongest passages joined two by two, in both orders.
+
+    All that is joined is scored in one stream of batches.
+    """
+    pairs = [
+        list(permutations(_strongest(ranking), 2)) if one.label == "insufficient" else []
+        for one, ranking in zip(found, ranked, strict=True)
+    ]
+    texts = [[f"{a.evidence} {b.evidence}" for a, b in some] for some in pairs]
+    scored = judge.unwindowed().score([one.claim for one in found], texts)
+    return [_by_two(*each, threshold) for each in zip(found, pairs, scored, strict=True)]
+
+
+def _strongest(ranking: Ranking) -> list[RankedPassage]:
+    """The passages that say most of the claim, either way, no two the same; their spans are of the window that does."""
+    by_text: dict[str, RankedPassage] = {}
+    for p in divide(ranking, None, "evidence", None).kept:
+        window = p.span if p.refutation_span is None or p.score >= (p.refutation or 0.0) else p.refutation_span
+        by_text.setdefault(p.text[window.start : window.end], replace(p, span=window))
+    return list(by_text.values())[:JOINED]
+
+
+def _by_two(
+    one: Verdict, pairs: Sequence[tuple[RankedPassage, RankedPassage]], scored: Sequence[Scored], threshold: float
+) -> Verdict:
+    """The verdict of the two passages that say most as one premise, if that passes the threshold."""
+    tried = [
+        (probability, supports, pair, spans)
+        for pair, s in zip(pairs, scored, strict=True)
+        for probability, supports, window in ((s.score, True, s.span), (s.refutation, False, s.refutation_span))
+        if (spans := _parts(pair, window)) is not None
+    ]
+    if not tried:
+        return one
+    probability, supports, pair, spans = max(tried, key=lambda t: t[:2])
+    if probability < threshold:
+        return replace(one, confidence=min(one.confidence, 1.0 - probability))
+    both = tuple(replace(p, span=s, refutation_span=s) for p, s in zip(pair, spans, strict=True))
+    joint, none = replace(one.supporting, passages=both), one.refuting
+    label, sides = ("supported", (joint, none)) if supports else ("refuted", (none, joint))
+    return Verdict(label, probability, *sides, one.claim, joined=(pair[0].index, pair[1].index))  # type: ignore[arg-type]
+
+
+def _parts(pair: tuple[RankedPassage, RankedPassage], window: Span) -> tuple[Span, Span] | None:
+    """What a window of the joined text holds of each passage, as characters of it; None if it is not of both."""
+    first, second = (p.span for p in pair)
+    middle = first.end - first.start
+    if not window.start < middle < window.end - 1:
+        return None
+    return Span(first.start + window.start, first.end), Span(second.start, second.start + window.end - middle - 1)
 
 
 def pinpoint(scorer: Scorer, rankings: Sequence[Ranking]) -> list[Ranking]:

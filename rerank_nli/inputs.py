@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import InputError, InputTypeError, counted, one_of
+from rerank_nli.errors import InputError, InputTypeError, counted
+from rerank_nli.fusion import Fusion
 from rerank_nli.scores import FUSIONS
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_top_k",
+    "fusion",
     "limits",
     "listed",
     "pair",
@@ -23,6 +27,7 @@ __all__ = [
     "text_and_id",
     "texts",
     "weights",
+    "worded",
 ]
 
 
@@ -53,6 +58,14 @@ def texts(values: Any) -> list[str]:  # noqa: ANN401
             message = f"text {index} must be a text, got {text!r:.80}"
             raise InputTypeError(message)
     return read
+
+
+def worded(which: str, text: Any) -> str:  # noqa: ANN401
+    """A text that is not blank."""
+    if isinstance(text, str) and text.strip():
+        return text
+    message = f"{which} must be a text that is not blank, got {text!r:.80}"
+    raise InputError(message) if isinstance(text, str) else InputTypeError(message)
 
 
 def text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
@@ -108,12 +121,23 @@ def limits(depth: int | None, budget_ms: float | None) -> tuple[int | None, floa
     return depth, float(budget_ms) / 1000
 
 
-def retrieval(scores: Iterable[float] | None, wanted: int, fuse: str | None, alpha: float) -> FloatArray | None:
+def fusion(fuse: Any) -> str | Fusion | None:  # noqa: ANN401
+    """A fusion by its name or as it is, or from its file."""
+    if fuse is None or isinstance(fuse, Fusion) or (isinstance(fuse, str) and fuse in FUSIONS):
+        return fuse
+    if isinstance(fuse, os.PathLike) or (isinstance(fuse, str) and Path(fuse).is_file()):
+        return Fusion.load(fuse)
+    message = f"unknown fuse {fuse!r}: expected one of {', '.join(map(repr, FUSIONS))}, a Fusion or the file of one"
+    raise InputError(message)
+
+
+def retrieval(
+    scores: Iterable[float] | None, wanted: int, fuse: str | Fusion | None, alpha: float
+) -> FloatArray | None:
     """Retrieval scores as (n,), finite, with what fusing them needs."""
     if fuse is not None:
-        one_of("fuse", fuse, FUSIONS)
         if scores is None:
-            message = f"fuse={fuse!r} needs retrieval_scores, one for each passage"
+            message = f"fuse={fuse!r:.40} needs retrieval_scores, one for each passage"
             raise InputError(message)
         if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 <= alpha <= 1:
             message = f"alpha={alpha!r}: expected a number in 0..1, the weight of the score against the retriever's"

@@ -7,31 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import CalibrationError, require
+from rerank_nli.errors import CalibrationError
 from rerank_nli.scores import entailment, entailment_vs_contradiction, probabilities, softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from rerank_nli.labels import Labels
     from rerank_nli.scores import FloatArray
 
 __all__ = [
-    "AIMS",
     "LabelPrior",
-    "best_threshold",
     "corrected",
     "exclusive_scores",
     "fitted_offsets",
     "independent_scores",
     "matching_offsets",
 ]
-
-# What a threshold is tuned to: a function of hits, false alarms, misses and right refusals at each threshold.
-AIMS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
-    "f1": lambda tp, fp, fn, _tn: 2 * tp / (2 * tp + fp + fn),
-    "youden": lambda tp, fp, fn, tn: tp / (tp + fn) - fp / (fp + tn),  # Youden 1950: sensitivity + specificity - 1
-}
 
 _EPSILON = 1e-12  # keeps a logarithm finite where a score has rounded to 0 or 1
 _STEPS = 2_000  # where scores are near 0 and 1, a step is small
@@ -177,32 +169,3 @@ def fitted_offsets(scores: FloatArray, shares: FloatArray | None, *, exclusive: 
         matching_offsets(np.stack([s, 1 - s], axis=1), np.array([q, 1 - q])) for s, q in zip(scores.T, w, strict=True)
     ]
     return np.array([present - absent for present, absent in both])
-
-
-def best_threshold(label: str, rows: Sequence[tuple[float, bool]], aim: str) -> float:
-    """The threshold on a label's scores that is best by an aim, midway between the two that it parts (`eval` extra).
-
-    >>> best_threshold("x", [(0.9, True), (0.6, True), (0.5, False), (0.2, False)], "f1")
-    0.55
-
-    Args:
-        label: its name, for the error.
-        rows: score and truth of each text.
-        aim: one of AIMS.
-
-    Raises:
-        CalibrationError: the truth is the same for all texts.
-    """
-    truth, scores = np.array([true for _, true in rows], dtype=bool), np.array([score for score, _ in rows])
-    if truth.all() or not truth.any():
-        message = (
-            f"label {label!r} is gold for {int(truth.sum())} of its {len(truth)} texts: a threshold is tuned on texts "
-            "that have the label and texts that do not"
-        )
-        raise CalibrationError(message)
-    curve = require("sklearn.metrics", "eval").roc_curve(truth, scores, drop_intermediate=False)
-    false_rate, true_rate, cuts = (values[1:] for values in curve)  # without the cut that nothing passes
-    positive, negative = truth.sum(), (~truth).sum()
-    tp, fp = true_rate * positive, false_rate * negative
-    best = int(np.argmax(AIMS[aim](tp, fp, positive - tp, negative - fp)))
-    return float(np.append(cuts, 0.0)[best : best + 2].mean())

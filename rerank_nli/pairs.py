@@ -1,4 +1,4 @@
-"""Training pairs: what files hold, in the forms that people have them, as premise, hypothesis and what is known."""
+"""Labelled data: what files hold, in the forms that people have them, as pairs or as queries with their passages."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rerank_nli.errors import InputError, require
-from rerank_nli.inputs import listed
+from rerank_nli.inputs import listed, retrieval
 from rerank_nli.labels import NOT_ENTAILMENT, label_of
+from rerank_nli.scores import ALPHA
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Pair", "read_pairs"]
+    from rerank_nli.scores import FloatArray
+
+__all__ = ["Judged", "Pair", "judged", "read_judged", "read_pairs"]
 
 _SUFFIXES = (".jsonl", ".csv", ".parquet")
 _SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
@@ -44,6 +47,23 @@ class Pair(NamedTuple):
     language: str | None = None
 
 
+class Judged(NamedTuple):
+    """A query and its passages, each judged.
+
+    Attributes:
+        labels: n, 1 for a passage that entails the query, 0 for one that does not.
+        retrieval_scores: (n,), None where the retriever's are not known.
+    """
+
+    query: str
+    passages: list[str]
+    labels: list[int]
+    retrieval_scores: FloatArray | None
+
+
+_Read = TypeVar("_Read", Pair, Judged)
+
+
 def read_pairs(
     path: str | os.PathLike[str], names: Sequence[str] | None = None, *, unlabelled: bool = False
 ) -> list[Pair]:
@@ -64,18 +84,56 @@ def read_pairs(
         OSError: the file cannot be opened.
     """
     path = Path(path)
-    pairs: list[Pair] = []
+    source = path.name.split(".")[0]
+    return _read(path, "pairs", lambda row: _pairs(row, names, source, unlabelled=unlabelled))
+
+
+def read_judged(path: str | os.PathLike[str]) -> list[Judged]:
+    """Read rows {"query", "passages", "labels"}, perhaps with "retrieval_scores", of .jsonl (or .gz) or .parquet.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: a row that is none of these, or no rows; the message names file and line.
+        OSError: the file cannot be opened.
+    """
+    return _read(Path(path), "queries", lambda row: [judged(row)])
+
+
+def judged(row: Mapping[str, Any]) -> Judged:
+    """One such row, checked.
+
+    Raises:
+        InputError, InputTypeError: something in it is missing, of another length or kind.
+    """
+    query = _text("query", row.get("query"))
+    passages, labels = (listed(name, row.get(name)) for name in ("passages", "labels"))
+    if len(passages) != len(labels):
+        message = f"{len(passages)} passages, but {len(labels)} labels"
+        raise InputError(message)
+    for number, (passage, label) in enumerate(zip(passages, labels, strict=True)):
+        _text(f"passage {number}", passage)
+        if label not in (0, 1):
+            message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
+            raise InputError(message)
+    scores = retrieval(row.get("retrieval_scores"), len(passages), None, ALPHA)
+    return Judged(query, passages, [int(label) for label in labels], scores)
+
+
+def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_Read]]) -> list[_Read]:
+    found: list[_Read] = []
     number = 0
     try:
         for number, row in _rows(path):  # noqa: B007 - the error names it
-            pairs.extend(_pairs(row, names, path.name.split(".")[0], unlabelled=unlabelled))
+            found.extend(read(_object(row)))
     except (TypeError, ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
         message = f"{path}{f', row {number}' if number else ''}: {error}"
         raise InputError(message) from error
-    if not pairs:
-        message = f"{path} holds no pairs"
+    if not found:
+        message = f"{path} holds no {what}"
         raise InputError(message)
-    return pairs
+    return found
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -94,35 +152,26 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
 
 
-def _json(line: str) -> Any:  # noqa: ANN401
+def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row as a mapping, from JSON or from a table, where NaN is nothing."""
     try:
-        return json.loads(line)
+        row = json.loads(row) if isinstance(row, str) else row
     except (ValueError, RecursionError) as error:
-        message = f"no JSON: {line:.60}"
+        message = f"no JSON: {row:.60}"
         raise InputError(message) from error
-
-
-def _pairs(row: Any, names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:  # noqa: ANN401
-    if isinstance(row, str):
-        row = _json(row)
     if not isinstance(row, Mapping):
         message = f"expected an object, got {row!r:.60}"
         raise InputError(message)
-    row = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+
+
+def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:
     source = str(row.get("source") or source)
     language = str(row.get("language") or "").strip() or None
     if "passages" in row:
-        query = _text("query", row.get("query"))
-        passages, labels = (listed(name, row.get(name)) for name in ("passages", "labels"))
-        if len(passages) != len(labels):
-            message = f"{len(passages)} passages, but {len(labels)} labels"
-            raise InputError(message)
-        for number, (passage, label) in enumerate(zip(passages, labels, strict=True)):
-            if label not in (0, 1):
-                message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
-                raise InputError(message)
-            premise = _text(f"passage {number}", passage)
-            yield Pair(premise, query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
+        given = judged(row)
+        for premise, label in zip(given.passages, given.labels, strict=True):
+            yield Pair(premise, given.query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
     sides = next((names for names in _SIDES if names[0] in row), _SIDES[0])
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)

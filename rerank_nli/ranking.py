@@ -10,10 +10,12 @@ import numpy as np
 from rerank_nli import inputs
 from rerank_nli.budget import score_first
 from rerank_nli.errors import InputTypeError
+from rerank_nli.fusion import Fusion
 from rerank_nli.scores import ALPHA, FUSIONS, NORMALIZATIONS
 from rerank_nli.types import Filtered, Probabilities, RankedPassage, Ranking
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
     from rerank_nli.scorer import Scored, Scorer
@@ -31,7 +33,7 @@ def rankings(
     *,
     normalize: str | None = None,
     retrieval_scores: Iterable[float] | None = None,
-    fuse: str | None = None,
+    fuse: str | os.PathLike[str] | Fusion | None = None,
     alpha: float = ALPHA,
     limits: tuple[int | None, float | None] = (None, None),
     many: bool = False,
@@ -44,14 +46,17 @@ def rankings(
         passage_lists: q lists of the caller's passages.
         normalize: a normalization, for `relative`.
         retrieval_scores: one for each passage.
-        fuse: a fusion of score and retrieval score, for the order and `relative`.
+        fuse: a fusion of score and retrieval score, or its file, for the order and `relative`.
         alpha: weight of the score in it, 0..1.
         limits: most passages to score, and most seconds for it.
         many: whether errors name the list.
 
     Raises:
-        InputError, InputTypeError, QueryTooLongError: as `NLIReranker.rank`.
+        InputError, InputTypeError, QueryTooLongError, CalibrationError: as `NLIReranker.rank`.
     """
+    fuse = inputs.fusion(fuse)
+    if isinstance(fuse, Fusion):
+        fuse.require_key(scorer.key)
     for index, query in enumerate(queries):
         if not isinstance(query, str):
             message = f"query {index} must be a text, got {query!r}"
@@ -86,7 +91,7 @@ def ordered(
     *,
     normalize: str | None = None,
     retrieval: FloatArray | None = None,
-    fuse: str | None = None,
+    fuse: str | Fusion | None = None,
     alpha: float = ALPHA,
 ) -> Ranking:
     """The scored passages, best first, by score or by its fusion with the retrieval score; ties keep their order.
@@ -106,7 +111,12 @@ def ordered(
     results = [result for result in scored if result is not None]
     scores = np.array([result.score for result in results])  # (k,)
     first_stage = None if retrieval is None else retrieval[places]
-    fused = scores if fuse is None or first_stage is None else FUSIONS[fuse](scores, first_stage, alpha)
+    if fuse is None or first_stage is None:
+        fused = scores
+    elif isinstance(fuse, Fusion):
+        fused = fuse.apply(np.array([result.probabilities for result in results]).reshape(-1, 3), first_stage)
+    else:
+        fused = FUSIONS[fuse](scores, first_stage, alpha)
     relative = fused if normalize is None else NORMALIZATIONS[normalize](fused)
     has_relative = fuse is not None or normalize is not None
     ranked = tuple(

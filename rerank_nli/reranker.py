@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rerank_nli import conflicts as between
-from rerank_nli import grounding, inputs, prediction
+from rerank_nli import coverage, grounding, inputs, prediction, samples
 from rerank_nli.embedding import POOLINGS, embed
-from rerank_nli.errors import InputError, InputTypeError, one_of
+from rerank_nli.errors import CalibrationError, InputError, InputTypeError, counted, one_of
+from rerank_nli.guarantees import Guarantee
 from rerank_nli.loading import opened
 from rerank_nli.ranking import KEEPS, divide, named, rankings
 from rerank_nli.scorer import Scorer
 from rerank_nli.scores import ALPHA, KINDS, NORMALIZATIONS, check_threshold
+from rerank_nli.thresholds import best_threshold, check_aim
 from rerank_nli.types import Conflicts, Filtered, Grounding, Probabilities, RankedAnswer, Ranking, Verdict
 from rerank_nli.windows import sentences
 
@@ -22,10 +25,15 @@ if TYPE_CHECKING:
     import os
 
     from rerank_nli.calibration import Calibration
+    from rerank_nli.coverage import Cover
     from rerank_nli.engines import Engine
+    from rerank_nli.fusion import Fusion
     from rerank_nli.scores import FloatArray
+    from rerank_nli.thresholds import Aim
 
 __all__ = ["NLIReranker"]
+
+_HALF = 0.5  # more likely than not
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -65,13 +73,14 @@ class NLIReranker:
         window: most tokens of a passage in one pair; None is what the model was made for.
         pool: how the windows of a passage make one score: "max", "mean" or "top3".
         calibration: "auto" takes the model's own if it was fitted for these settings; None; a Calibration or its file.
+        guarantee: a Guarantee that `with_guarantee` made for these settings, or its file; None is none.
         cache_size: pairs whose logits are remembered; None or 0 is none.
         batch_tokens: most tokens of a batch.
 
     Raises:
         InputError: an unknown name or a number out of range.
         LabelError: the model has two labels and the score kind needs three, or its outputs cannot be told apart.
-        CalibrationError: a calibration for other settings.
+        CalibrationError: a calibration or guarantee for other settings.
         ModelNotFoundError, DamagedModelError, MissingExtraError: as `load`.
     """
 
@@ -89,6 +98,7 @@ class NLIReranker:
         window: int | None = None,
         pool: str = "max",
         calibration: str | os.PathLike[str] | Calibration | None = "auto",
+        guarantee: str | os.PathLike[str] | Guarantee | None = None,
         cache_size: int | None = 10_000,
         batch_tokens: int = 4_096,
     ) -> None:
@@ -108,6 +118,11 @@ class NLIReranker:
             batch_tokens=batch_tokens,
         )
         self._judge = self._scorer.for_verdicts()
+        if guarantee is not None and not isinstance(guarantee, Guarantee):
+            guarantee = Guarantee.load(guarantee)
+        if guarantee is not None:
+            guarantee.require_key((self._judge if guarantee.of == "verdicts" else self._scorer).settings)
+        self._guarantee = guarantee
 
     @property
     def engine(self) -> Engine:
@@ -124,6 +139,11 @@ class NLIReranker:
         """The settings that a calibration must have been fitted for."""
         return self._scorer.key
 
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What the default threshold of `filter`, or of `verify` and `check`, promises."""
+        return self._guarantee
+
     def rank(
         self,
         query: str | Mapping[str, Any],
@@ -131,7 +151,7 @@ class NLIReranker:
         top_k: int | None = None,
         *,
         retrieval_scores: Iterable[float] | None = None,
-        fuse: str | None = None,
+        fuse: str | os.PathLike[str] | Fusion | None = None,
         alpha: float = ALPHA,
         depth: int | None = None,
         budget_ms: float | None = None,
@@ -147,8 +167,9 @@ class NLIReranker:
             passages: texts, (id, text) pairs, mappings with "text", or objects with `.text` or `.page_content`.
             top_k: most passages to return.
             retrieval_scores: the retriever's, one for each passage, higher is better.
-            fuse: "linear" or "rrf" ranks by scores and retrieval scores together; `score` stays what it is.
-            alpha: weight of the score in the fusion, 0..1; the default was found on SciFact's training claims.
+            fuse: "linear", "rrf", or a Fusion or its file ranks by scores and retrieval scores together; `score` stays
+                what it is.
+            alpha: weight of the score in "linear" and "rrf", 0..1; the default was found on SciFact's training claims.
             depth: most passages to score.
             budget_ms: milliseconds; the first passage is scored in any case, and then as many as fit in.
 
@@ -160,6 +181,7 @@ class NLIReranker:
             InputError: a blank query, top_k or depth below 1, a budget that is no number above 0, retrieval scores of
                 another length or not finite.
             QueryTooLongError: the query leaves fewer than 32 tokens for a passage.
+            CalibrationError: a Fusion for other settings, or a file that holds none.
         """
         query, passages = inputs.query_and_passages(query, passages)
         inputs.check_top_k(top_k)
@@ -195,12 +217,12 @@ class NLIReranker:
         self,
         query: str | Mapping[str, Any],
         passages: Iterable[Any] | None = None,
-        threshold: float | None = 0.5,
+        threshold: str | float | None = "auto",
         keep: str = "entailment",
         top_k: int | None = None,
         *,
         retrieval_scores: Iterable[float] | None = None,
-        fuse: str | None = None,
+        fuse: str | os.PathLike[str] | Fusion | None = None,
         alpha: float = ALPHA,
     ) -> Filtered:
         """Keep the passages whose score passes a threshold, and return the others beside them.
@@ -208,7 +230,8 @@ class NLIReranker:
         Args:
             query: as `rank`.
             passages: as `rank`.
-            threshold: in the range of the score kind; None keeps all.
+            threshold: in the range of the score kind; "auto" is that of the guarantee, or 0.5 without one; None keeps
+                all.
             keep: "entailment" compares the score, "contradiction" the refutation, "evidence" the larger of the two;
                 with the last two, the kept ones are ordered by what was compared.
             top_k: most passages to keep; those over it are dropped.
@@ -222,6 +245,7 @@ class NLIReranker:
         Raises:
             InputError: a threshold out of range, an unknown `keep`; and as `rank`.
             LabelError: `keep` needs contradiction and the model has two labels.
+            CalibrationError: the threshold is left to a guarantee, which `keep="entailment"` alone has.
         """
         query, passages = inputs.query_and_passages(query, passages)
         inputs.check_top_k(top_k)
@@ -232,10 +256,11 @@ class NLIReranker:
         if keep == "evidence" and not KINDS[kind].is_probability:
             message = f"keep='evidence' compares the score with P(contradiction), which score={kind!r} cannot be"
             raise InputError(message)
-        if threshold is not None:
-            threshold = check_threshold(threshold, "entailment" if keep == "contradiction" else kind)
+        least = self._threshold(threshold, "passages", None if keep == "entailment" else f"keep={keep!r}")
+        if least is not None:
+            least = check_threshold(least, "entailment" if keep == "contradiction" else kind)
         ranking = self._ranking(query, passages, retrieval_scores, fuse, alpha)
-        return divide(ranking, threshold, keep, top_k)
+        return divide(ranking, least, keep, top_k)
 
     def pinpoint(self, ranking: Ranking) -> Ranking:
         """Narrow each span from the window that won the score to the sentence in it that decides.
@@ -249,7 +274,9 @@ class NLIReranker:
         """
         return grounding.pinpoint(self._scorer, [ranking])[0]
 
-    def verify(self, claim: str, passages: Iterable[Any], threshold: float = 0.5) -> Verdict:
+    def verify(
+        self, claim: str, passages: Iterable[Any], threshold: str | float = "auto", *, join: int | None = None
+    ) -> Verdict:
         """Say whether the passages support a claim, refute it, or settle nothing.
 
         Passages are judged by P(entailment) and P(contradiction) of their strongest window, passage → claim, whatever
@@ -258,38 +285,81 @@ class NLIReranker:
         Args:
             claim: one statement.
             passages: as `rank`.
-            threshold: 0..1, for P(entailment) and P(contradiction).
+            threshold: 0..1, for P(entailment) and P(contradiction); "auto" as `filter`.
+            join: 2 tries two passages as one premise where none alone passes the threshold: the strongest window of
+                each of the four strongest, in every order, at most 12 pairs more. The strongest of them makes the
+                verdict if it passes. Where the model cannot take two windows at once, what was joined is windowed in
+                its turn, and its strongest window counts only if it reaches into both. The best of twelve passes more
+                easily by chance than one (benchmarks/joined.py says what it is worth). None never joins.
 
         Returns:
             The verdict, the spans of its passages narrowed to the deciding sentence.
 
         Raises:
             LabelError: the model has two labels.
-            InputError, InputTypeError, QueryTooLongError: as `rank`.
+            InputError, InputTypeError, QueryTooLongError: as `rank`, or a `join` that is neither 2 nor None.
+            CalibrationError: `join` with a threshold that is left to a guarantee, which knows of no joined passages.
         """
-        return grounding.verdicts(self._judge, [claim], passages, threshold)[0]
+        least = self._threshold(threshold, "verdicts", None if join is None else f"join={join!r}")
+        verdicts, _ = grounding.verdicts(self._judge, [claim], passages, least, join)
+        return verdicts[0]
 
-    def check(self, answer: str, passages: Iterable[Any], threshold: float = 0.5) -> Grounding:
+    def check(
+        self, answer: str, passages: Iterable[Any], threshold: str | float = "auto", *, join: int | None = None
+    ) -> Grounding:
         """Give a verdict on each sentence of an answer.
 
         Args:
             answer: any number of sentences.
             passages: as `rank`.
             threshold: as `verify`.
+            join: as `verify`.
 
         Returns:
-            A verdict for each sentence, with its place in the answer.
+            A verdict for each sentence, with its place in the answer, and the matrix of sentences and passages.
 
         Raises:
-            LabelError, InputError, InputTypeError, QueryTooLongError: as `verify`.
+            LabelError, InputError, InputTypeError, QueryTooLongError, CalibrationError: as `verify`.
         """
         if not isinstance(answer, str):
             message = f"the answer must be a text, got {answer!r}"
             raise InputTypeError(message)
         spans = sentences(answer)
         claims = [answer[a:b] for a, b in spans]
-        verdicts = grounding.verdicts(self._judge, claims, passages, threshold)
-        return Grounding(answer=answer, verdicts=tuple(verdicts), spans=tuple(spans))
+        least = self._threshold(threshold, "verdicts", None if join is None else f"join={join!r}")
+        verdicts, ranked = grounding.verdicts(self._judge, claims, passages, least, join)
+        support, refutation = (coverage.matrix(ranked, field) for field in ("score", "refutation"))
+        return Grounding(answer, tuple(verdicts), tuple(spans), support, refutation)
+
+    def cover(self, claims: Iterable[str], passages: Iterable[Any], k: int, threshold: float = 0.5) -> Cover:
+        """Pick at most k passages that together support most claims.
+
+        They are chosen one by one: always the passage that supports most of the claims which none chosen before it
+        supports; among equals the one that lifts the sum over claims of the best P(entailment) most, then the first. It
+        stops where a further passage neither supports nor lifts anything. So at least 1 - 1/e (63%) of what the best k
+        passages support is reached (Nemhauser, Wolsey and Fisher 1978: coverage is monotone and submodular), and the
+        result's `bound` says what no k passages can exceed. The cost is a pair for each claim and passage.
+
+        Args:
+            claims: c statements, at least one.
+            passages: as `rank`, for all claims.
+            k: most passages to pick.
+            threshold: 0..1, the P(entailment), passage → claim, from which a passage supports a claim.
+
+        Returns:
+            The passages in the order of choice, with the claims that each adds; without passages an empty cover.
+
+        Raises:
+            InputError: no claims, k below 1; and as `rank`.
+            InputTypeError, QueryTooLongError: as `rank`.
+        """
+        k, threshold = counted("k", k), check_threshold(threshold, "entailment")
+        claims = [inputs.worded(f"claim {i}", claim) for i, claim in enumerate(inputs.listed("claims", claims))]
+        if not claims:
+            message = "no claims: there is nothing to cover, give at least one"
+            raise InputError(message)
+        passages = inputs.listed("passages", passages)
+        return coverage.cover(rankings(self._judge, claims, [passages] * len(claims)), k, threshold)
 
     def rank_answers(
         self, question: str, answers: Iterable[str], passages: Iterable[Any], top_k: int | None = None
@@ -310,11 +380,8 @@ class NLIReranker:
         """
         inputs.check_top_k(top_k)
         answers, passages = inputs.listed("answers", answers), inputs.listed("passages", passages)
-        for index, text in enumerate([question, *answers]):
-            if not isinstance(text, str) or not text.strip():
-                where = f"answer {index - 1}" if index else "the question"
-                message = f"{where} must be a text that is not blank, got {text!r}"
-                raise InputError(message) if isinstance(text, str) else InputTypeError(message)
+        question = inputs.worded("the question", question)
+        answers = [inputs.worded(f"answer {i}", answer) for i, answer in enumerate(answers)]
         hypotheses = [grounding.statement(question, answer) for answer in answers]
         ranked_by_answer = rankings(self._scorer, hypotheses, [passages] * len(answers), normalize=self.normalize)
         floor = KINDS[self._scorer.kind].floor
@@ -437,18 +504,97 @@ class NLIReranker:
         one_of("pool", pool, POOLINGS)
         return embed(self.engine, inputs.texts(texts), pool, self._scorer.batch_tokens)
 
+    def tune_threshold(self, data: Iterable[Any], aim: Aim = "f1") -> float:
+        """Find the threshold for `filter` that is best by an aim on passages with known truth (needs the `eval` extra).
+
+        It lies midway between the two scores that it parts. What it reaches on these passages it may miss on others; a
+        threshold that promises something for those is that of `with_guarantee`.
+
+        Args:
+            data: rows {"query", "passages", "labels"}, a label of 1 for a passage that entails the query and 0 for one
+                that does not; or what `read_pairs` gives.
+            aim: "f1"; "youden": true positive rate - false positive rate; ("precision", 0.9), the lowest threshold with
+                that precision on these passages, or ("recall", 0.9), the highest with that recall.
+
+        Raises:
+            InputError: an unknown aim, no rows, or a row of another form; the message says which.
+            InputTypeError: no list.
+            CalibrationError: labels or scores that are all the same, or a precision that no threshold has.
+            QueryTooLongError: as `rank`.
+        """
+        check_aim(aim)
+        sample = samples.of_passages(self._scorer, data)
+        return best_threshold(sample.scores, sample.truth, aim, "entailment")
+
+    def with_guarantee(
+        self,
+        data: Iterable[Any],
+        *,
+        recall: float | None = None,
+        precision: float | None = None,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> NLIReranker:
+        """This reranker with a threshold that promises recall or precision, found by Learn then Test (`eval` extra).
+
+        The promise is kept for queries and passages that come from where the data did: by at least `confidence` of all
+        samples like this one, for a supporting passage of a query that has one (recall), or for a passage of a query
+        that is kept (precision), drawn as they are here, one of each query. `Guarantee.fit` says how it is found. A
+        `top_k` of `filter` drops more than the promise of a recall knows of.
+
+        Of claims with a label the promise is on `verify` and `check`: of the verdicts that are not "insufficient" at
+        least `precision` are right.
+
+        Args:
+            data: rows as `tune_threshold` takes them, or {"claim", "passages", "label"}, whose label is "supported",
+                "refuted", "insufficient" or one that NLI data has.
+            recall: above 0 and below 1; either this or `precision`.
+            precision: above 0 and below 1.
+            confidence: above 0 and below 1.
+            seed: of the draw of one passage for each query.
+
+        Returns:
+            A reranker with the same engine, caches and settings, and with the `guarantee` in the place of any that was.
+
+        Raises:
+            InputError: both or neither of recall and precision, a number out of range, a recall of verdicts, no rows,
+                or a row of another form; the message says which.
+            InputTypeError: no list.
+            CalibrationError: fewer queries than can give the promise, with the smallest number that can; labels or
+                scores that are all the same; or a precision that no threshold shows.
+            LabelError: claims, and a model with two labels.
+            QueryTooLongError: as `rank`.
+        """
+        promising = copy.copy(self)
+        promising._guarantee = samples.guarantee(  # noqa: SLF001 - a copy of this one
+            self._scorer, self._judge, data, recall, precision, confidence, seed
+        )
+        return promising
+
     arank = _in_thread(rank)
     afilter = _in_thread(filter)  # noqa: A003 - the method above, not the builtin
     averify = _in_thread(verify)
     acheck = _in_thread(check)
+    acover = _in_thread(cover)
     aconflicts = _in_thread(conflicts)
+
+    def _threshold(self, given: Any, of: str, otherwise: str | None) -> Any:  # noqa: ANN401 - it is checked where used
+        """The threshold that was given, or for "auto" that of the guarantee, or 0.5."""
+        if not (isinstance(given, str) and given == "auto"):
+            return given
+        if self._guarantee is None or self._guarantee.of != of:
+            return _HALF
+        if otherwise is not None:
+            message = f"this reranker's guarantee was not made for {otherwise}: give a threshold, or leave that out"
+            raise CalibrationError(message)
+        return self._guarantee.threshold
 
     def _ranking(
         self,
         query: Any,  # noqa: ANN401
         passages: Any,  # noqa: ANN401
         retrieval_scores: Iterable[float] | None,
-        fuse: str | None,
+        fuse: str | os.PathLike[str] | Fusion | None,
         alpha: float,
         limits: tuple[int | None, float | None] = (None, None),
     ) -> Ranking:

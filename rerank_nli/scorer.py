@@ -147,6 +147,16 @@ class Scorer:
             "pool": self.pool,
         }
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a guarantee must have been made for: all that a score hangs on."""
+        return {
+            **self.key,
+            "labels": list(self.engine.labels.names),
+            "temperature": self.engine.temperature,
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+        }
+
     def for_verdicts(self) -> Scorer:
         """The same engine and cache, set to what a verdict means: P(entailment), passage → claim, strongest window.
 
@@ -156,6 +166,12 @@ class Scorer:
         judge.direction, judge.kind, judge.pool = "passage_entails_query", "entailment", "max"
         judge.calibration = None
         return judge
+
+    def unwindowed(self) -> Scorer:
+        """The same engine, cache and settings, but a text is one window wherever the model takes it whole."""
+        whole = copy.copy(self)
+        whole.window = self.engine.max_length
+        return whole
 
     def score(self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]]) -> list[list[Scored]]:
         """Score each query's passages, all in one stream of batches.

@@ -21,6 +21,7 @@ __all__ = [
     "Relation",
     "Span",
     "Verdict",
+    "plain_id",
 ]
 
 _Item = TypeVar("_Item")
@@ -42,6 +43,11 @@ class Items(Sequence[_Item]):
 
     def __len__(self) -> int:
         return len(getattr(self, self._items))
+
+
+def plain_id(own: Any) -> str | int | None:  # noqa: ANN401 - a caller's id is whatever it is
+    """A passage's id as a JSON type: one that is no text or int becomes its str."""
+    return own if isinstance(own, str | int | None) else str(own)
 
 
 class Span(NamedTuple):
@@ -112,7 +118,7 @@ class RankedPassage:
     def to_dict(self) -> dict[str, Any]:
         """Every field but the caller's own object, as JSON types; an id that is no text or int becomes its str."""
         row = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "passage"}
-        row["id"] = self.id if isinstance(self.id, str | int | None) else str(self.id)
+        row["id"] = plain_id(self.id)
         row["span"] = list(self.span)
         row["refutation_span"] = None if self.refutation_span is None else list(self.refutation_span)
         row["reverse"] = None if self.reverse is None else self.reverse._asdict()
@@ -192,10 +198,13 @@ class Verdict:
     Attributes:
         label: "supported", "refuted" or "insufficient".
         confidence: the highest P(entailment) if supported, the highest P(contradiction) if refuted, and if neither
-            passed the threshold one minus the higher of the two.
+            passed the threshold one minus the higher of the two, over passages and what was joined of them.
         supporting: passages whose score passes the threshold, best first.
         refuting: passages whose refutation passes it, strongest first.
         claim: the claim.
+        joined: places, in the caller's list, of the two passages that settle the claim together, in the order they were
+            joined in; None if none were needed or none did. `confidence` is then what both say as one premise;
+            `supporting` or `refuting` holds both, with the scores that each has alone, and spans of what was joined.
     """
 
     label: Literal["supported", "refuted", "insufficient"]
@@ -203,6 +212,7 @@ class Verdict:
     supporting: Ranking
     refuting: Ranking
     claim: str
+    joined: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON types."""
@@ -210,6 +220,7 @@ class Verdict:
             "claim": self.claim,
             "label": self.label,
             "confidence": self.confidence,
+            "joined": None if self.joined is None else list(self.joined),
             "supporting": self.supporting.to_dict(),
             "refuting": self.refuting.to_dict(),
         }
@@ -221,8 +232,11 @@ class Grounding(Items[Verdict]):
 
     Attributes:
         answer: the text that was checked.
-        verdicts: one for each sentence.
+        verdicts: c of them, one for each sentence.
         spans: where each sentence stands in the answer.
+        support: c rows of n, the highest P(entailment) of each sentence over the windows of each of the n passages, in
+            the caller's order.
+        refutation: the same of P(contradiction).
     """
 
     _items = "verdicts"
@@ -230,6 +244,8 @@ class Grounding(Items[Verdict]):
     answer: str
     verdicts: tuple[Verdict, ...]
     spans: tuple[Span, ...]
+    support: tuple[tuple[float, ...], ...]
+    refutation: tuple[tuple[float, ...], ...]
 
     @property
     def groundedness(self) -> float:
@@ -247,6 +263,8 @@ class Grounding(Items[Verdict]):
                 {"span": list(span), **verdict.to_dict()}
                 for span, verdict in zip(self.spans, self.verdicts, strict=True)
             ],
+            "support": [list(row) for row in self.support],
+            "refutation": [list(row) for row in self.refutation],
         }
 
 

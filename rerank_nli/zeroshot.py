@@ -8,12 +8,10 @@ import numpy as np
 
 from rerank_nli.classification import Classification, Classifications, LabelScore
 from rerank_nli.encoders import encoder, unit_vectors
-from rerank_nli.errors import InputError, InputTypeError, counted, one_of
+from rerank_nli.errors import InputError, InputTypeError, counted
 from rerank_nli.label_inputs import Task, gold_labels, limits, read_shares
 from rerank_nli.label_scores import (
-    AIMS,
     LabelPrior,
-    best_threshold,
     corrected,
     exclusive_scores,
     fitted_offsets,
@@ -21,6 +19,7 @@ from rerank_nli.label_scores import (
 )
 from rerank_nli.loading import opened
 from rerank_nli.scorer import Scorer
+from rerank_nli.thresholds import best_threshold, check_aim
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from rerank_nli.engines import Engine
     from rerank_nli.label_sets import Group, LabelSet
     from rerank_nli.scores import FloatArray
+    from rerank_nli.thresholds import Aim
 
     # The text's place, its group, the places of the labels that were scored and their scores → the accepted places.
     Accept = Callable[[int, Group, Sequence[int], FloatArray], Sequence[int]]
@@ -216,12 +216,13 @@ class ZeroShotClassifier:
         parents: Mapping[str, str] | None = None,
         shortlist: int | None = None,
         prior: LabelPrior | None = None,
-        aim: str = "f1",
+        aim: Aim = "f1",
+        per_label: bool = True,
     ) -> dict[str, float]:
         """Find each label's threshold on labelled texts, for `classify(…, thresholds=…)` (needs the `eval` extra).
 
-        A threshold is tuned for its label alone, midway between the two scores that it parts. That of a child is tuned
-        on the texts whose gold holds its parent. Blank texts, which get no label in any case, have no say.
+        A threshold lies midway between the two scores that it parts. That of a child is tuned on the texts whose gold
+        holds its parent. Blank texts, which get no label in any case, have no say.
 
         Args:
             texts: n of them.
@@ -233,17 +234,20 @@ class ZeroShotClassifier:
             parents: as `classify`.
             shortlist: as `classify`; a label that is off it counts as scored 0.
             prior: as `classify`.
-            aim: "f1", or "youden": true positive rate - false positive rate.
+            aim: "f1"; "youden": true positive rate - false positive rate; ("precision", 0.9), the lowest threshold with
+                that precision on these texts, or ("recall", 0.9), the highest with that recall.
+            per_label: whether each label is tuned alone; else all get one threshold, tuned on all of their scores.
 
         Returns:
             The threshold of each label.
 
         Raises:
-            CalibrationError: a label that all of its texts have, or none; the message names it.
+            CalibrationError: a label that all of its texts have, or none, or whose scores do not reach the precision;
+                the message names it.
             InputError: gold for another number of texts, or that is no label of its text.
             InputError, InputTypeError, QueryTooLongError: as `classify`.
         """
-        one_of("aim", aim, AIMS)
+        check_aim(aim)
         task = Task.read(texts, labels, template, multi_label=multi_label, exclusive=exclusive, parents=parents)
         truth = gold_labels(gold, task.sets)
 
@@ -257,7 +261,10 @@ class ZeroShotClassifier:
                 if group.parent is None or group.parent in true:
                     for member in group.members:
                         seen[names.names[member]].append((np.nan_to_num(row[member]), member in true))
-        return {label: best_threshold(label, rows, aim) for label, rows in seen.items()}
+        if not per_label:
+            rows = [row for rows in seen.values() for row in rows]
+            return dict.fromkeys(seen, _tuned("a label", rows, aim))
+        return {label: _tuned(f"label {label!r}", rows, aim) for label, rows in seen.items()}
 
     def _scored(
         self, task: Task, accept: Accept, shortlist: int | None = None, prior: LabelPrior | None = None
@@ -344,6 +351,10 @@ class ZeroShotClassifier:
             "templates": list(templates),
             **names.structure,
         }
+
+
+def _tuned(what: str, rows: Sequence[tuple[float, bool]], aim: Aim) -> float:
+    return best_threshold([score for score, _ in rows], [true for _, true in rows], aim, what)
 
 
 def _ordered(names: Sequence[str], scores: FloatArray, accepted: set[int]) -> tuple[LabelScore, ...]:

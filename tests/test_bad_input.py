@@ -387,7 +387,7 @@ def test_an_unknown_setting_lists_the_known(setting: str, valid: str, value: Any
 
 @pytest.mark.parametrize(
     ("argument", "valid"),
-    [("fuse", "'linear', 'rrf'"), ("keep", "'entailment', 'contradiction', 'evidence'")],
+    [("fuse", "'linear', 'rrf', a Fusion or the file of one"), ("keep", "'entailment', 'contradiction', 'evidence'")],
 )
 def test_an_unknown_argument_lists_the_known(argument: str, valid: str) -> None:
     """An unknown fuse or keep is an error that shows it and lists the valid ones."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from texts import binary, keyword, stating
+from texts import binary, keyword, stated, stating
 
 from rerank_nli import FunctionEngine, InputError, InputTypeError, LabelError, NLIReranker
 from rerank_nli.grounding import statement
@@ -253,12 +253,38 @@ def test_check_against_no_passages() -> None:
     assert report.groundedness == 0.0
 
 
-@given(st.lists(st.sampled_from(["SUPPORT it.", "REFUTE it.", "It rains."]), max_size=6))
-def test_check_is_verify_for_each_sentence(sentences: list[str]) -> None:
+@given(st.lists(st.sampled_from(["SUPPORT it.", "REFUTE it.", "It rains."]), max_size=6), st.sampled_from([None, 2]))
+def test_check_is_verify_for_each_sentence(sentences: list[str], join: int | None) -> None:
     """Check gives for each sentence what verify gives for it alone."""
     reranker = NLIReranker(FunctionEngine(says_of_claim))
-    report = reranker.check(" ".join(sentences), ["a passage", "another"])
-    assert list(report) == [reranker.verify(sentence, ["a passage", "another"]) for sentence in sentences]
+    report = reranker.check(" ".join(sentences), ["a passage", "another"], join=join)
+    assert list(report) == [reranker.verify(sentence, ["a passage", "another"], join=join) for sentence in sentences]
+
+
+def names_and_states(pairs: Sequence[tuple[str, str]]) -> list[list[float]]:
+    """What the premise states, of a hypothesis whose first word it holds; else neutral."""
+    return stated([(p if h.split()[0] in p else "", h) for p, h in pairs])
+
+
+def test_check_gives_the_matrix_of_sentences_and_passages() -> None:
+    """A row for each sentence, the highest P(e) and P(c) over the windows of each passage, in the caller's order."""
+    long = "Ann says e=0.2,c=0.4 there. Bo says e=0.6,c=0.3 there. Ann says e=0.3,c=0.1 there."
+    passages = ["Bo: e=0.1,c=0.8", " ", {"text": long}, "Ann: e=0.7,c=0.2"]
+    report = NLIReranker(FunctionEngine(names_and_states), score="margin", window=4).check(
+        "Ann came. Bo left.", passages
+    )
+    expected = [[0, 0, 0.3, 0.7], [0.1, 0, 0.6, 0]], [[0, 0, 0.4, 0.2], [0.8, 0, 0.3, 0]]
+    for found, rows in zip((report.support, report.refutation), expected, strict=True):
+        assert [list(row) for row in found] == [pytest.approx(row, abs=1e-6) for row in rows]
+        assert {type(number) for row in found for number in row} == {float}
+    assert report.to_dict()["support"] == [list(row) for row in report.support]
+
+
+@pytest.mark.parametrize(("answer", "passages", "rows"), [("One. Two.", [], ((), ())), (" ", ["a passage"], ())])
+def test_the_matrix_of_nothing(answer: str, passages: list[str], rows: tuple[tuple[float, ...], ...]) -> None:
+    """Without passages every row is empty, and without sentences there are no rows."""
+    report = NLIReranker(stating()).check(answer, passages)
+    assert report.support == report.refutation == rows
 
 
 def test_report_as_dict_says_where_sentences_stand() -> None:

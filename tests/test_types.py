@@ -12,9 +12,11 @@ from uuid import UUID
 import pytest
 
 from rerank_nli import (
+    ChosenPassage,
     Classification,
     Classifications,
     Conflicts,
+    Cover,
     Filtered,
     Grounding,
     LabelScore,
@@ -56,6 +58,12 @@ def _ranking(*passages: RankedPassage) -> Ranking:
 
 def _verdict(label: Literal["supported", "refuted", "insufficient"]) -> Verdict:
     return Verdict(label, 0.5, _ranking(), _ranking(_passage()), "The match took place.")
+
+
+def _grounding(*verdicts: Verdict) -> Grounding:
+    count = len(verdicts)
+    spans = ((Span(0, 10), Span(11, 36)) * count)[:count]
+    return Grounding(TEXT, verdicts, spans, ((0.5, 0.0),) * count, ((0.25, 0.5),) * count)
 
 
 def test_evidence_is_the_text_of_the_span() -> None:
@@ -113,15 +121,20 @@ def test_empty_ranking_to_frame_keeps_its_columns() -> None:
 
 def test_dicts_of_all_results_are_json() -> None:
     """Every result's dict survives JSON and holds its parts."""
-    grounding = Grounding(TEXT, (_verdict("refuted"), _verdict("supported")), (Span(0, 10), Span(11, 36)))
+    grounding = _grounding(_verdict("refuted"), _verdict("supported"))
+    cover = Cover(("Rain.", "Snow."), (ChosenPassage(1, object(), TEXT, UUID(int=1), (0,)),), (1, None), 1.0, 0.5)
     filtered = Filtered(_ranking(_passage()), _ranking(), 0.5, "entailment")
     answer = RankedAnswer(1, "Rain", "Why? Rain", 0.75, _ranking(_passage()))
-    for result in (_ranking(_passage()), filtered, _verdict("refuted"), grounding, answer):
+    for result in (_ranking(_passage()), filtered, _verdict("refuted"), grounding, answer, cover):
         assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
     assert filtered.to_dict()["kept"] == _ranking(_passage()).to_dict()
     assert filtered.to_dict()["dropped"]["passages"] == []
     assert grounding.to_dict()["groundedness"] == 0.5
     assert grounding.to_dict()["sentences"][1] == {"span": [11, 36], **_verdict("supported").to_dict()}
+    assert grounding.to_dict()["refutation"] == [[0.25, 0.5], [0.25, 0.5]]
+    assert dataclasses.replace(_verdict("refuted"), joined=(2, 0)).to_dict()["joined"] == [2, 0]
+    assert (cover.covered, cover.to_dict()["covered"], cover.to_dict()["best"]) == (1 / 2, 1 / 2, [1, None])
+    assert cover.to_dict()["passages"] == [{"index": 1, "text": TEXT, "id": str(UUID(int=1)), "adds": [0]}]
     assert answer.to_dict()["evidence"]["passages"][0]["text"] == TEXT
     assert _verdict("refuted").to_dict()["refuting"]["passages"][0]["score"] == 0.75
 
@@ -129,15 +142,17 @@ def test_dicts_of_all_results_are_json() -> None:
 def test_groundedness_is_the_share_supported() -> None:
     """One supported sentence of four is 0.25, and a refuted one counts like one without evidence."""
     verdicts = (_verdict("supported"), _verdict("refuted"), _verdict("insufficient"), _verdict("refuted"))
-    assert Grounding("", verdicts, (Span(0, 0),) * 4).groundedness == 1 / 4
+    assert _grounding(*verdicts).groundedness == 1 / 4
 
 
 _VERDICT = Verdict("refuted", 0.5, _ranking(), _ranking(_passage(passage=TEXT)), "The match took place.")
 _RELATION = Relation("agree", 0.5, 0, 1, 0, Span(0, 1), Span(0, 1), "a", "b")
+_CHOSEN = ChosenPassage(0, "a", "a", None, (0,))
 _CLASSIFIED = Classification(0, "a", (LabelScore("b", 0.5, accepted=True),))
 SEQUENCES: list[tuple[Any, Any]] = [
     (_ranking(_passage(passage=TEXT), _passage(passage=TEXT, index=1)), "passages"),
-    (Grounding(TEXT, (_VERDICT, dataclasses.replace(_VERDICT, label="supported")), (Span(0, 9),) * 2), "verdicts"),
+    (_grounding(_VERDICT, dataclasses.replace(_VERDICT, label="supported")), "verdicts"),
+    (Cover(("a",), (_CHOSEN, dataclasses.replace(_CHOSEN, index=1)), (0,), 1.0, 0.5), "passages"),
     (Conflicts((_RELATION, dataclasses.replace(_RELATION, kind="contradict")), 2, 0.5), "relations"),
     (Classifications((_CLASSIFIED, dataclasses.replace(_CLASSIFIED, index=1)), ("b",)), "rows"),
 ]
@@ -162,10 +177,10 @@ def test_a_result_is_the_sequence_of_what_it_holds(result: Any, field: str) -> N
 
 def test_an_empty_answer_is_grounded() -> None:
     """An answer without a sentence claims nothing, so nothing of it is ungrounded."""
-    assert Grounding("", (), ()).groundedness == 1.0
+    assert _grounding().groundedness == 1.0
 
 
-@pytest.mark.parametrize("result", [_passage(), _ranking(), _verdict("refuted"), Grounding("", (), ())])
+@pytest.mark.parametrize("result", [_passage(), _ranking(), _verdict("refuted"), _grounding()])
 def test_results_are_frozen(result: Any) -> None:
     """No field of a result can be set, and none added."""
     name = dataclasses.fields(result)[0].name
@@ -177,5 +192,5 @@ def test_results_are_frozen(result: Any) -> None:
 def test_results_survive_pickle() -> None:
     """A pickled result comes back equal."""
     verdict = dataclasses.replace(_verdict("refuted"), refuting=_ranking(_passage(passage=TEXT)))
-    grounding = Grounding(TEXT, (verdict,), (Span(0, 10),))
+    grounding = _grounding(verdict)
     assert pickle.loads(pickle.dumps(grounding)) == grounding  # noqa: S301 - made on this line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -470,16 +471,16 @@ def test_an_encoder_that_returns_no_vectors(vectors: Any, says: str) -> None:
 # Tuned thresholds
 
 SCORED = [f"food={odds(p):.6f},0" for p in (0.9, 0.7, 0.6, 0.3, 0.1)]
+FOOD = ["food", None, ["food"], [], None]
 
 
 def test_thresholds_are_tuned_to_f1() -> None:
     """The threshold is where F1 is best, midway between two scores: 2·2 / (2·2 + 1) at 0.45, and 2 / 3 at 0.8."""
     pytest.importorskip("sklearn")
     classifier = ZeroShotClassifier(stating())
-    gold = ["food", None, ["food"], [], None]
-    thresholds = classifier.tune_thresholds(SCORED, ["food"], gold, PLAIN)
+    thresholds = classifier.tune_thresholds(SCORED, ["food"], FOOD, PLAIN)
     assert thresholds == pytest.approx({"food": (0.6 + 0.3) / 2}, abs=1e-6)
-    assert classifier.tune_thresholds([*SCORED, " "], ["food"], [*gold, "food"], PLAIN) == thresholds
+    assert classifier.tune_thresholds([*SCORED, " "], ["food"], [*FOOD, "food"], PLAIN) == thresholds
     results = classifier.classify(SCORED, ["food"], PLAIN, thresholds=thresholds)
     assert [bool(one.accepted) for one in results] == [True, True, True, False, False]
 
@@ -490,6 +491,30 @@ def test_thresholds_are_tuned_to_youden() -> None:
     gold = ["food", None, None, None, None]
     thresholds = ZeroShotClassifier(stating()).tune_thresholds(SCORED, ["food"], gold, PLAIN, aim="youden")
     assert thresholds == pytest.approx({"food": (0.9 + 0.7) / 2}, abs=1e-6)
+
+
+def test_thresholds_are_tuned_to_a_precision_or_a_recall() -> None:
+    """A precision of 2 / 3 is reached down to 0.6, a recall of 1 / 2 up to 0.9; thresholds lie midway below these."""
+    pytest.importorskip("sklearn")
+    tune = functools.partial(ZeroShotClassifier(stating()).tune_thresholds, SCORED, ["food"], gold=FOOD, template=PLAIN)
+    assert tune(aim=("precision", 0.66)) == pytest.approx({"food": (0.6 + 0.3) / 2}, abs=1e-6)
+    assert tune(aim=("recall", 0.5)) == pytest.approx({"food": (0.9 + 0.7) / 2}, abs=1e-6)
+    with pytest.raises(CalibrationError, match=r"gives label 'food' a precision of 1 on this sample: the best is 0\.5"):
+        tune(gold=[None, "food", None, None, None], aim=("precision", 1))
+
+
+def test_one_threshold_for_all_labels() -> None:
+    """Tuned together, labels get one threshold: that of all their scores as if they were of one label."""
+    pytest.importorskip("sklearn")
+    texts = [f"food={odds(f):.6f},0 travel={odds(t):.6f},0" for f, t in ((0.9, 0.2), (0.7, 0.4), (0.1, 0.6))]
+    gold = ["food", ["food", "travel"], None]
+    tune = functools.partial(ZeroShotClassifier(stating()).tune_thresholds, texts, ["food", "travel"], gold, PLAIN)
+    apart = {"food": (0.7 + 0.1) / 2, "travel": (0.4 + 0.2) / 2}
+    assert tune(multi_label=True, aim=("recall", 1)) == pytest.approx(apart, abs=1e-6)
+    together = dict.fromkeys(apart, (0.4 + 0.2) / 2)
+    assert tune(multi_label=True, aim=("recall", 1), per_label=False) == pytest.approx(together, abs=1e-6)
+    with pytest.raises(CalibrationError, match="a label holds for 0 of its 6"):
+        ZeroShotClassifier(stating()).tune_thresholds(texts, ["food", "travel"], [None] * 3, PLAIN, per_label=False)
 
 
 def test_a_childs_threshold_is_tuned_where_its_parent_holds() -> None:
@@ -506,7 +531,7 @@ def test_a_childs_threshold_is_tuned_where_its_parent_holds() -> None:
 @pytest.mark.parametrize(("gold", "says"), [([None] * 5, "0 of its 5"), (["food"] * 5, "5 of its 5")])
 def test_one_class_has_no_threshold(gold: list[Any], says: str) -> None:
     """A label that no text or every text has is an error that names it and counts."""
-    with pytest.raises(CalibrationError, match=f"label 'food' is gold for {says}"):
+    with pytest.raises(CalibrationError, match=f"label 'food' holds for {says}"):
         ZeroShotClassifier(stating()).tune_thresholds(SCORED, ["food"], gold, PLAIN)
 
 
@@ -703,6 +728,7 @@ def test_a_prior_needs_texts_and_shares_that_fit(arguments: dict[str, Any], erro
         ({"gold": ["a", 3, None]}, InputTypeError, "gold of text 1 must be a list"),
         ({"gold": "aab"}, InputTypeError, "gold must be a list"),
         ({"aim": "accuracy"}, InputError, "unknown aim 'accuracy': expected one of 'f1', 'youden'"),
+        ({"aim": ("precision", 2)}, InputError, r"unknown aim \('precision', 2\)"),
     ],
 )
 def test_gold_must_fit(arguments: dict[str, Any], error: type[Exception], says: str) -> None:

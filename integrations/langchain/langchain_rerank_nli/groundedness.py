@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 
@@ -24,7 +24,7 @@ class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], M
     passage has its document's `index`, `id` and `source` (from its metadata, or None), and the `span` that decided.
 
     Args:
-        threshold: 0..1, for P(entailment) and P(contradiction).
+        threshold: 0..1, for P(entailment) and P(contradiction); "auto" is that of the reranker's guarantee, or 0.5.
         model: "mini", a folder or a Hub id; None is the bundled model.
         reranker: a ready NLIReranker, in place of `model`.
 
@@ -32,7 +32,7 @@ class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], M
         ValidationError: a threshold out of range, or a reranker that knows no contradiction.
     """
 
-    threshold: float = 0.5
+    threshold: float | Literal["auto"] = "auto"
 
     def _check_with(self, reranker: NLIReranker) -> None:
         reranker.check("", [], self.threshold)

@@ -7,7 +7,7 @@ import os
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from llama_index.core.bridge.pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 from llama_index.core.callbacks import CBEventType, EventPayload
@@ -39,7 +39,7 @@ class _Entailment(BaseNodePostprocessor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    threshold: float | None = None
+    threshold: float | Literal["auto"] | None = None
     keep: str = "entailment"
     metadata_mode: MetadataMode = MetadataMode.NONE
     model: Annotated[str, BeforeValidator(os.fspath)] = "mini"
@@ -200,7 +200,7 @@ class EvidenceFilter(_Entailment):
     """Drops nodes that do not pass the threshold; the others keep their order and their scores.
 
     Args:
-        threshold: in the range of the score kind; None keeps all.
+        threshold: in the range of the score kind; "auto" is that of the reranker's guarantee, or 0.5; None keeps all.
         keep: what is compared with it: "entailment" (the score), "contradiction", or "evidence", the larger of the two.
         metadata_mode, model, engine, labels, direction, score, reranker, callback_manager: as NLIRerank.
 
@@ -208,7 +208,7 @@ class EvidenceFilter(_Entailment):
         ValueError: as NLIRerank.
     """
 
-    threshold: float | None = 0.5
+    threshold: float | Literal["auto"] | None = "auto"
 
     @classmethod
     def class_name(cls) -> str:

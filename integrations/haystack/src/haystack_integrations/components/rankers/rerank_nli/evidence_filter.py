@@ -26,7 +26,7 @@ class EvidenceFilter(Judging):
         engine: "auto", "onnx" or "torch".
         labels: names of the model's outputs in order, where the checkpoint does not say.
         top_k: most documents to keep, the best of those that pass; None is all. That of `run` goes before it.
-        threshold: in the range of the score kind; None keeps all.
+        threshold: in the range of the score kind; "auto" is that of the reranker's guarantee, or 0.5; None keeps all.
         keep: what the threshold is held against: "entailment", "contradiction" or "evidence", the larger of the two.
         direction: "passage_entails_query", "query_entails_passage" or "bidirectional".
         score: "entailment", "entailment_vs_contradiction", "margin" or "logit".
@@ -39,7 +39,7 @@ class EvidenceFilter(Judging):
         ValueError: `device` is no single ComponentDevice.
     """
 
-    threshold: float | None = 0.5
+    threshold: float | str | None = "auto"
 
     @component.output_types(documents=list[Document], dropped=list[Document])
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, list[Document]]:

@@ -31,7 +31,7 @@ class Judging:
     engine: str = "auto"
     labels: list[str] | None = None
     top_k: int | None = None
-    threshold: float | None = None
+    threshold: float | str | None = None
     keep: str = "entailment"
     direction: str = "passage_entails_query"
     score: str = "entailment"

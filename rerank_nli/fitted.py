@@ -1,0 +1,83 @@
+"""What is fitted for some settings alone: it refuses others, and is kept as JSON with the key that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rerank_nli.errors import CalibrationError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from typing_extensions import Self
+
+__all__ = ["Fitted", "write_json"]
+
+
+class Fitted:
+    """What a fit has beside its formula; a subclass is a slotted dataclass with a `key`, and all of it is in its file.
+
+    Attributes:
+        key: weights, precision, direction, kind, template, window and pool of the scores that it was fitted on.
+    """
+
+    __slots__: tuple[str, ...] = ()
+    _name: ClassVar[str]  # what errors call it
+    key: dict[str, Any]
+
+    def _try(self) -> None:
+        """Apply it to anything: parameters of another form fail here, not at their first use."""
+        raise NotImplementedError
+
+    def require_key(self, key: Mapping[str, Any]) -> None:
+        """Refuse settings that this was not fitted for.
+
+        Raises:
+            CalibrationError: a setting differs; the message names each.
+        """
+        differing = [
+            f"{name}: fitted for {self.key.get(name)!r}, used with {value!r}"
+            for name, value in key.items()
+            if self.key.get(name) != value
+        ]
+        if differing:
+            message = f"this {self._name} is for other settings ({'; '.join(differing)}): fit one for these"
+            raise CalibrationError(message)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What its file holds."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CalibrationError: there is no such file, or it holds something else.
+        """
+        import json  # slow to import
+
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            fit = cls(**{name: values[name] for name in cls.__slots__} | {"key": dict(values["key"])})
+            fit._try()
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            message = f"{path} holds no {cls._name} that can be read ({error!r})"
+            raise CalibrationError(message) from error
+        return fit
+
+
+def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
+    """Write an object as JSON, whole or not at all."""
+    import json  # slow to import
+
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(target)
