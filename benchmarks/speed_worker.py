@@ -191,23 +191,24 @@ KINDS: dict[str, Callable[[Path, int | None], tuple[Run, Read]]] = {
 
 
 def prepare(kind: str, folder: Path, out: Path) -> None:
-    """Make what the library reads of a checkpoint; FlashRank's is what sentence-transformers has made beside it."""
+    """Make what the library reads of a checkpoint, sentence-transformers' ONNX for the others, too."""
     if kind.startswith("ours"):
         from rerank_nli.export import export
 
         export(folder, out, form="fp32" if "fp32" in kind else "int8")
-    elif kind == "flashrank":
-        source = folder.with_name("onnx")
-        shutil.copytree(source, out / FLASHRANK[0], ignore=shutil.ignore_patterns("onnx"))
-        shutil.copyfile(source / "onnx/model.onnx", out / FLASHRANK[0] / FLASHRANK[1])
-    else:
-        from sentence_transformers import CrossEncoder, export_dynamic_quantized_onnx_model
+        return
+    from sentence_transformers import CrossEncoder, export_dynamic_quantized_onnx_model
 
-        backend: Any = kind.split()[1]
-        model = CrossEncoder(str(folder), device="cpu", backend=backend)
-        model.save_pretrained(str(out))
-        if backend == "onnx":
-            export_dynamic_quantized_onnx_model(model, instruction_set(), str(out))
+    backend: Any = kind.split()[1]
+    model = CrossEncoder(str(folder), device="cpu", backend=backend)
+    model.save_pretrained(str(out))
+    if backend == "onnx":
+        inner = out / FLASHRANK[0]
+        inner.mkdir()
+        for file in filter(Path.is_file, out.iterdir()):
+            shutil.copyfile(file, inner / file.name)
+        shutil.copyfile(out / "onnx/model.onnx", inner / FLASHRANK[1])
+        export_dynamic_quantized_onnx_model(model, instruction_set(), str(out))
 
 
 def flags() -> str:
