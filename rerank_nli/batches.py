@@ -26,6 +26,8 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _CHUNK = 2048  # passages or pairs that are read together: batches cut of so many waste little padding
+_PADDING = 0.08  # share of a batch beyond which it is cut, if it has enough tokens to keep a processor busy
+_ENOUGH = 1024
 _MULTIPLE = 4  # lengths are rounded up to this, so that a runtime sees few distinct shapes
 
 
@@ -131,11 +133,16 @@ def in_batches(
 
 
 def _cut(order: IntArray, lengths: IntArray, batch_tokens: int) -> Iterator[IntArray]:
+    """Rows of a batch each, the longest first: what the budget holds, or fewer where more would be much padding."""
     start = 0
     while start < len(order):
-        size = max(1, batch_tokens // max(1, _rounded(int(lengths[order[start]]))))
-        yield order[start : start + size]
-        start += size
+        width = max(1, _rounded(int(lengths[order[start]])))
+        rows = order[start : start + max(1, batch_tokens // width)]
+        padded = width * np.arange(1, len(rows) + 1)
+        wasteful = (padded > _ENOUGH) & (padded - np.cumsum(lengths[rows]) > _PADDING * padded)
+        rows = rows[: int(wasteful.argmax())] if wasteful.any() else rows
+        yield rows
+        start += len(rows)
 
 
 def _halving(
