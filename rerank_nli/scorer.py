@@ -233,20 +233,20 @@ class Scorer:
             QueryTooLongError: a hypothesis that leaves fewer than 32 tokens for the premise.
         """
 
-        def read(chunk: Sequence[tuple[int, tuple[str, str]]]) -> tuple[list[tuple[Tokens, Tokens]], list[int]]:
-            tokenized = self._tokenize({text for _, pair in chunk for text in pair})
+        def read(places: Sequence[int]) -> tuple[list[tuple[Tokens, Tokens]], list[int]]:
+            tokenized = self._tokenize({text for place in places for text in pairs[place]})
             windowed: list[tuple[Tokens, Tokens]] = []
             starts = [0]
-            for index, (a, b) in chunk:
-                premise, hypothesis = tokenized[a], tokenized[b]
-                room = self._room(f"the hypothesis of pair {index}", [hypothesis])
+            for place in places:
+                premise, hypothesis = (tokenized[text] for text in pairs[place])
+                room = self._room(f"the hypothesis of pair {first + place}", [hypothesis])
                 cut = self._windows(premise, min(room, self.window or room))
                 windowed += [(part, hypothesis) for _, part in cut] or [(premise, hypothesis)]
                 starts.append(len(windowed))
             return windowed, starts
 
         rows = [np.empty((0, len(self.engine.labels.names)), dtype=np.float32)]
-        for windowed, starts in ahead(read, in_chunks(list(enumerate(pairs, first)))):
+        for windowed, starts in ahead(read, in_chunks(range(len(pairs)))):
             logits = self._logits(windowed)  # (m, C)
             p = probabilities(logits, self.engine.labels, self.engine.temperature)  # (m, 3)
             decided = p[:, 0] if by_entailment else np.fmax(p[:, 0], p[:, 2])
