@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rerank_nli.errors import CalibrationError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Self
 
-__all__ = ["Fitted", "write_json"]
+__all__ = ["Fitted", "read_json", "write_json"]
+
+_Read = TypeVar("_Read")
 
 
 class Fitted:
@@ -61,16 +63,33 @@ class Fitted:
         Raises:
             CalibrationError: there is no such file, or it holds something else.
         """
-        import json  # slow to import
+        return read_json(path, cls._name, cls._of)
 
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            fit = cls(**{name: values[name] for name in cls.__slots__} | {"key": dict(values["key"])})
-            fit._try()
-        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-            message = f"{path} holds no {cls._name} that can be read ({error!r})"
-            raise CalibrationError(message) from error
+    @classmethod
+    def _of(cls, values: dict[str, Any]) -> Self:
+        fit = cls(**{name: values[name] for name in cls.__slots__} | {"key": dict(values["key"])})
+        fit._try()
         return fit
+
+
+def read_json(path: str | os.PathLike[str], what: str, read: Callable[[Any], _Read]) -> _Read:
+    """What a file's JSON is read as.
+
+    Args:
+        path: the file.
+        what: what an error says that it does not hold.
+        read: takes the values, and fails where they are of another form.
+
+    Raises:
+        CalibrationError: there is no such file, or it holds something else.
+    """
+    import json  # slow to import
+
+    try:
+        return read(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        message = f"{path} holds no {what} that can be read ({error!r})"
+        raise CalibrationError(message) from error
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rerank_nli.errors import CalibrationError, InputError, counted
-from rerank_nli.fitted import write_json
+from rerank_nli.errors import InputError, counted
+from rerank_nli.fitted import read_json, write_json
 from rerank_nli.fusion import FEWEST, FOLDS, Fusion, fold_of
 from rerank_nli.loading import opened
 from rerank_nli.reranker import NLIReranker
@@ -112,17 +111,14 @@ class Tuned:
         Raises:
             CalibrationError: there is no such file, or it holds something else.
         """
-        import json  # slow to import
 
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        def read(values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
             own = {field.name: values[field.name] for field in fields(cls)}
             own["choices"] = tuple(Measured(**choice) for choice in own["choices"])
             own["found"] = Measured(**own["found"])
-            learned = own["rank"].get("fuse") == "learned"
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            message = f"{path} holds no tuned settings that can be read ({error!r})"
-            raise CalibrationError(message) from error
+            return own, own["rank"].get("fuse") == "learned"
+
+        own, learned = read_json(path, "tuned settings", read)
         return cls(**own | ({"rank": {"fuse": Fusion.load(path)}} if learned else {}))
 
 
