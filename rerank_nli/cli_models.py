@@ -19,7 +19,6 @@ from rerank_nli.files import locate
 from rerank_nli.labels import Labels
 from rerank_nli.languages import card_languages
 from rerank_nli.loading import load
-from rerank_nli.onnx_engine import BUNDLED
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.throughput import throughput
 
@@ -35,10 +34,13 @@ _PROBES = (
     ("A cat sleeps.", "No cat sleeps.", "contradiction"),
     ("A woman plays the guitar.", "A woman plays the guitar for her sister.", "neutral"),
 )
-_WHY = {
-    "onnx": "there is an ONNX file and no CUDA, or no torch",
-    "openvino": "there is nothing else",
-    "torch": "there is CUDA, or no ONNX file",
+_WHY = {  # of what auto takes
+    ("onnx", "int8"): "int8 is the fastest that there is, without CUDA and bf16",
+    ("onnx", "fp32"): "there is no graph in int8, no CUDA and no bf16",
+    ("openvino", "bf16"): "the processor computes in bf16, where OpenVINO is the fastest",
+    ("openvino", "fp32"): "there is nothing else",
+    ("torch", "bf16"): "there is CUDA, or the processor computes in bf16",
+    ("torch", "fp32"): "there is no ONNX file",
 }
 _MEASURED = (("onnx", "int8"), ("onnx", "fp32"), *((e, d) for e in ("openvino", "torch") for d in ("fp32", "bf16")))
 _PACKAGES = (  # the package, what its core needs, what its extras bring
@@ -137,12 +139,17 @@ def _doctor(options: argparse.Namespace) -> int:
         print(f"  {package} {versions.get(package, 'is not installed')}")
     openvino = "openvino (CPU)" if importlib.util.find_spec("openvino") else "no openvino"
     print(f"engines: onnx (CPU), {openvino}, {_torch_status()}")
-    print(f"auto takes {load().name} for the bundled model ({BUNDLED.name}: an ONNX file needs no torch)")
+    bundled = load()
+    print(f"auto takes {bundled.name} in {bundled.precision} for the bundled model: {_why(bundled)}")
     passed = options.model is None or _probe(options)
     if options.measure:
         options.model = options.model or "mini"
         _measure(options)
     return 0 if passed else 1
+
+
+def _why(engine: Engine) -> str:
+    return _WHY.get((engine.name, engine.precision), "as asked")
 
 
 def _torch_status() -> str:
@@ -169,7 +176,7 @@ def _measure(options: argparse.Namespace) -> None:
 def _probe(options: argparse.Namespace) -> bool:
     """Whether the columns mean what their names say, shown on sentences whose labels nobody doubts."""
     engine = load_model(options)
-    why = "as asked" if options.engine != "auto" else "auto: " + _WHY[engine.name]
+    why = "as asked" if options.engine != "auto" else f"auto: {_why(engine)}"
     file = getattr(engine, "file", None)
     print(
         f"{options.model}: {engine.name} engine in {engine.precision} ({why}), {file.name if file else 'no file'}, "

@@ -24,6 +24,7 @@ __all__ = [
     "ONNX",
     "OPENVINO",
     "WEIGHTS",
+    "computes_bf16",
     "find",
     "folder_of",
     "int8_names",
@@ -65,14 +66,22 @@ def int8_names(machine: str, flags: Collection[str]) -> tuple[str, ...]:
     return tuple(name for flag, name in _X86.items() if flag in (flags or ("avx2",)))
 
 
-@functools.cache
 def this_processor() -> tuple[str, ...]:
     """The int8 graphs that are made for the processor that this runs on."""
-    flags: list[str] = []
+    return int8_names(platform.machine(), _flags())
+
+
+def computes_bf16() -> bool:
+    """Whether this processor multiplies matrices in bf16, several times faster than in fp32."""
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_flags())
+
+
+@functools.cache
+def _flags() -> tuple[str, ...]:
     with contextlib.suppress(OSError):  # it is Linux that has this file
         found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        flags = found[1].split() if found else []
-    return int8_names(platform.machine(), flags)
+        return tuple(found[1].split()) if found else ()
+    return ()
 
 
 def preferred(
@@ -81,6 +90,8 @@ def preferred(
     *,
     torch: bool = False,
     gpu: bool = False,
+    bf16: bool = False,
+    openvino: bool = False,
     bundle: bool = False,
     int8: Sequence[str] = (),
 ) -> tuple[str, ...]:
@@ -91,6 +102,8 @@ def preferred(
         dtype: "auto", "fp32", "bf16", "fp16" or "int8".
         torch: weights can be opened here.
         gpu: they would run on a GPU.
+        bf16: the processor computes in bf16, where OpenVINO is first, then torch, and int8 comes after both.
+        openvino: it is installed.
         bundle: the files came with a manifest: its int8 graph is for any processor.
         int8: the graphs that are made for this processor, best first.
     """
@@ -103,11 +116,11 @@ def preferred(
     fp32 = () if dtype == "int8" else ONNX
     if engine == "onnx" or dtype == "int8":
         return (*own, *fp32, *other, *WEIGHTS)
-    if not torch:
-        return (*own, *fp32, *other, *OPENVINO, *WEIGHTS)
-    if gpu or dtype in ("bf16", "fp16"):
-        return (*WEIGHTS, *own, *fp32, *other, *OPENVINO)
-    return (*own, *fp32, *WEIGHTS, *other, *OPENVINO)
+    last = (*own, *fp32, *(WEIGHTS if torch else ()), *other, *OPENVINO, *WEIGHTS)
+    half = dtype == "bf16" or (bf16 and dtype == "auto")
+    graphs = (*OPENVINO, *ONNX) if half and bf16 and openvino and not gpu else ()
+    weights = WEIGHTS if torch and (gpu or half or dtype == "fp16") else ()
+    return tuple(dict.fromkeys((*graphs, *weights, *last)))
 
 
 def needed(files: Collection[str], names: Sequence[str]) -> list[str]:

@@ -141,11 +141,43 @@ def test_openvino_takes_its_own() -> None:
     assert set(OPENVINO).isdisjoint(preferred("auto", "int8", torch=True))
 
 
+@pytest.mark.parametrize(
+    ("asked", "machine", "opened"),
+    [
+        ({}, {"openvino": True}, "openvino/openvino_model.xml"),
+        ({}, {"openvino": True, "torch": True}, "openvino/openvino_model.xml"),
+        ({}, {"openvino": True, "torch": True, "gpu": True}, "model.safetensors"),
+        ({}, {"torch": True}, "model.safetensors"),
+        ({}, {}, f"onnx/{AVX2}"),
+        ({"dtype": "bf16"}, {"openvino": True, "torch": True}, "openvino/openvino_model.xml"),
+        ({"dtype": "fp32"}, {"openvino": True, "torch": True}, "onnx/model.onnx"),
+        ({"dtype": "fp16"}, {"openvino": True, "torch": True}, "model.safetensors"),
+        ({"dtype": "int8"}, {"openvino": True, "torch": True}, f"onnx/{AVX2}"),
+        ({"engine": "onnx"}, {"openvino": True, "torch": True}, f"onnx/{AVX2}"),
+        ({"engine": "torch"}, {"openvino": True}, "model.safetensors"),
+    ],
+)
+def test_on_a_processor_that_computes_in_bf16(asked: dict[str, str], machine: dict[str, bool], opened: str) -> None:
+    """There OpenVINO comes first, then torch, then the processor's int8; a dtype or engine that was asked for stays."""
+    names = preferred(**{"engine": "auto", "dtype": "auto", **asked}, bf16=True, int8=(AVX2,), **machine)
+    assert next(name for name in names if name in FULL) == opened
+
+
+def test_a_bundle_where_bf16_is_computed() -> None:
+    """A bundle's fp32 graph goes to OpenVINO where that is installed, and its int8 graph is taken where it is not."""
+    files = [INT8, "model.onnx"]
+    for openvino, opened in ((True, "model.onnx"), (False, INT8)):
+        names = preferred("auto", "auto", bf16=True, openvino=openvino, bundle=True, torch=False)
+        assert next(name for name in names if name in files) == opened
+
+
 @given(
     engine=st.sampled_from(["auto", "onnx", "torch"]),
     dtype=st.sampled_from(["auto", "fp32", "bf16", "fp16", "int8"]),
     torch=st.booleans(),
     gpu=st.booleans(),
+    bf16=st.booleans(),
+    openvino=st.booleans(),
     bundle=st.booleans(),
     own=st.sampled_from([(), (ARM,), (AVX2,), (VNNI, AVX512, AVX2)]),
     files=st.sets(st.sampled_from([*FULL, *WEIGHTS, *ONNX, INT8, VNNI, AVX2, ARM])),
@@ -156,12 +188,15 @@ def test_laws_of_the_choice(
     *,
     torch: bool,
     gpu: bool,
+    bf16: bool,
+    openvino: bool,
     bundle: bool,
     own: tuple[str, ...],
     files: set[str],
 ) -> None:
     """No other processor's graph is ever named, and what is fetched leads to the same choice as the whole would."""
-    names = preferred(engine, dtype, torch=torch, gpu=gpu, bundle=bundle, int8=own)
+    machine = {"torch": torch, "gpu": gpu, "bf16": bf16, "openvino": openvino, "bundle": bundle}
+    names = preferred(engine, dtype, int8=own, **machine)
     assert len(set(names)) == len(names)
     assert {name.removeprefix("onnx/") for name in names} & {VNNI, AVX512, AVX2, ARM} <= set(own)
     fetched = set(needed(files, names))

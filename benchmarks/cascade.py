@@ -1,0 +1,106 @@
+"""What does scoring fewer passages cost? Run: python benchmarks/cascade.py --data DIR.
+
+SciFact's dev claims: of the 100 abstracts that BM25 retrieves, NLI scores the first 5, 10, 20, 50 or all, which BM25
+has put in order, or the bundled retriever, a far smaller model: `rank(…, depth=…)`. What is scored is ordered by NLI
+fused with the score that chose it (linear), and what is not scored follows in the order it was in. Relevant is what a
+claim cites, or what supports it; intervals: 1,000 resamples of the claims. Milliseconds: of a claim, nothing
+remembered, the median over the first claims, the depths taking turns.
+
+DIR holds retrieval/scifact/{corpus,claims_train,claims_dev}.jsonl.gz with qrels_{train,dev}.tsv. It takes about 20
+minutes on two cores; logits are kept in --kept as it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from evidence import DEFAULT, DEPTH, Lists, Remembering, bm25, nli, ranked, read_claims, rows, static
+from ir_measures import nDCG
+
+from rerank_nli import Engine, NLIReranker, load
+from rerank_nli.scores import ALPHA, FUSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+RESULT = Path(__file__).parent / "results" / "cascade.json"
+DEPTHS = (0, 5, 10, 20, 50, 100)
+TIMED = 5
+
+
+def cascaded(scores: Array, chosen_by: Array, depth: int) -> Array:
+    """(n,) what a list is ordered by: fused scores of the first ones, then the rest as they were."""
+    turns = np.argsort(-chosen_by, kind="stable")
+    first, rest = turns[:depth], turns[depth:]
+    out = np.empty(len(scores))
+    if depth:
+        out[first] = 1 + FUSIONS["linear"](scores[first], chosen_by[first], ALPHA)
+    out[rest] = -np.arange(len(rest), dtype=float)
+    return out
+
+
+def milliseconds(engine: Engine, queries: Sequence[str], texts: Sequence[Sequence[str]], near: Sequence[Array]) -> Any:  # noqa: ANN401
+    """Of a claim at each depth."""
+    taken: dict[int, list[float]] = {depth: [] for depth in DEPTHS[1:]}
+    for query, passages, scores in zip(queries, texts, near, strict=True):
+        for depth, found in taken.items():
+            reranker = NLIReranker(engine, cache_size=0)
+            started = time.perf_counter()
+            reranker.rank(query, passages, retrieval_scores=scores, fuse="linear", depth=depth)
+            found.append(1000 * (time.perf_counter() - started))
+    return {0: 0.0} | {depth: round(median(found), 1) for depth, found in taken.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--claims", type=int, default=100, help="of dev, the first so many")
+    parser.add_argument("--kept", type=Path, default=Path("build/evidence"), help="folder for logits")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    arguments.kept.mkdir(parents=True, exist_ok=True)
+    engine = Remembering(load(arguments.model), arguments.kept / "logits.pickle")
+    home = arguments.data / "retrieval" / "scifact"
+    documents = rows(home / "corpus.jsonl.gz")
+    corpus = [f"{row['title']}\n\n{row['text']}" for row in documents]
+    claims = read_claims(home, "dev", {row["_id"]: i for i, row in enumerate(documents)})[: arguments.claims]
+    queries = [claim.text for claim in claims]
+    stages = {"BM25": bm25(corpus, queries), "bundled retriever": static(corpus, queries)}
+    first = np.argsort(-stages["BM25"], axis=1, kind="stable")[:, :DEPTH]  # (q, 100)
+    near = {name: list(np.take_along_axis(scores, first, axis=1)) for name, scores in stages.items()}
+    lists = Lists(queries, first.tolist(), [[corpus[i] for i in row] for row in first])
+    scores = nli(engine, *DEFAULT, lists)
+    cited = [set(claim.cited) for claim in claims]
+    supporting = [{i for i, label in claim.cited.items() if label == "entailment"} for claim in claims]
+    spent = milliseconds(engine.engine, queries[:TIMED], lists.texts[:TIMED], near["BM25"][:TIMED])
+    found = {}
+    for name, chosen_by in near.items():
+        for depth in DEPTHS:
+            order = [cascaded(s, c, depth) for s, c in zip(scores, chosen_by, strict=True)]
+            found[f"{name}, first {depth}"] = {
+                "cited nDCG@10": ranked([nDCG @ 10], order, lists.numbers, cited)["nDCG@10"],
+                "supporting nDCG@10": ranked([nDCG @ 10], order, lists.numbers, supporting)["nDCG@10"],
+                "ms": spent[depth],
+            }
+    counts = {"claims": len(claims), "with support": sum(map(bool, supporting))}
+    result = {"fingerprint": engine.fingerprint, "precision": engine.precision, "counts": counts, "rows": found}
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print("| who is scored | nDCG@10, cited | nDCG@10, supporting | ms a claim |\n|---|---|---|---|")
+    for name, row in found.items():
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[f"{aim} nDCG@10"]) for aim in ("cited", "supporting")]
+        print(f"| {name} | {cells[0]} | {cells[1]} | {row['ms']:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
