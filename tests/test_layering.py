@@ -39,7 +39,7 @@ ORDER = (
     "scorer",
     *("inputs", "pairs", "budget", "ranking", "prediction", "grounding", "coverage", "conflicts", "samples"),
     *("classification", "encoders", "label_sets", "label_inputs", "label_scores"),
-    *("reranker", "zeroshot", "languages"),
+    *("judging", "reranker", "zeroshot", "languages"),
     *("evaluate", "calibrate", "agreement"),
     *("examples", "recipe", "heads", "train", "tune", "demo", "server", "catalogue"),
     *("cli_options", "cli_training", "cli_tuning", "cli_models", "cli"),
