@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evidence import RESAMPLES, cosine, interval, ranked, rows
+from evidence_measures import RESAMPLES, interval, ranked
+from evidence_methods import cosine
+from evidence_sets import rows
 from ir_measures import RR
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score

@@ -6,7 +6,7 @@ fused with the score that chose it (linear), and what is not scored follows in t
 claim cites, or what supports it; intervals: 1,000 resamples of the claims. Milliseconds: of a claim, nothing
 remembered, the median over the first claims, the depths taking turns.
 
-DIR holds retrieval/scifact/{corpus,claims_train,claims_dev}.jsonl.gz with qrels_{train,dev}.tsv. It takes about 20
+DIR holds retrieval/scifact/{corpus,claims_dev}.jsonl.gz with qrels_dev.tsv. It takes about 20
 minutes on two cores; logits are kept in --kept as it goes.
 """
 
@@ -20,7 +20,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evidence import DEFAULT, DEPTH, Lists, Remembering, bm25, nli, ranked, read_claims, rows, static
+from evidence import DEPTH
+from evidence_measures import ranked, relevant
+from evidence_methods import DEFAULT, Remembering, bm25, nli, static
+from evidence_sets import retrieved, scifact
 from ir_measures import nDCG
 
 from rerank_nli import Engine, NLIReranker, load
@@ -49,7 +52,9 @@ def cascaded(scores: Array, chosen_by: Array, depth: int) -> Array:
     return out
 
 
-def milliseconds(engine: Engine, queries: Sequence[str], texts: Sequence[Sequence[str]], near: Sequence[Array]) -> Any:  # noqa: ANN401
+def milliseconds(
+    engine: Engine, queries: Sequence[str], texts: Sequence[Sequence[str]], near: Sequence[Array]
+) -> dict[int, float]:
     """Of a claim at each depth."""
     taken: dict[int, list[float]] = {depth: [] for depth in DEPTHS[1:]}
     for query, passages, scores in zip(queries, texts, near, strict=True):
@@ -71,34 +76,31 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.kept.mkdir(parents=True, exist_ok=True)
     engine = Remembering(load(arguments.model), arguments.kept / "logits.pickle")
-    home = arguments.data / "retrieval" / "scifact"
-    documents = rows(home / "corpus.jsonl.gz")
-    corpus = [f"{row['title']}\n\n{row['text']}" for row in documents]
-    claims = read_claims(home, "dev", {row["_id"]: i for i, row in enumerate(documents)})[: arguments.claims]
-    queries = [claim.text for claim in claims]
-    stages = {"BM25": bm25(corpus, queries), "bundled retriever": static(corpus, queries)}
+    cited = scifact(arguments.data, "dev")
+    cited = cited._replace(queries=cited.queries[: arguments.claims])
+    queries = [query.text for query in cited.queries]
+    stages = {"BM25": bm25(cited.corpus, queries), "bundled retriever": static(cited.corpus, queries)}
     first = np.argsort(-stages["BM25"], axis=1, kind="stable")[:, :DEPTH]  # (q, 100)
+    part = retrieved(cited, first.tolist())
     near = {name: list(np.take_along_axis(scores, first, axis=1)) for name, scores in stages.items()}
-    lists = Lists(queries, first.tolist(), [[corpus[i] for i in row] for row in first])
-    scores = nli(engine, *DEFAULT, lists)
-    cited = [set(claim.cited) for claim in claims]
-    supporting = [{i for i, label in claim.cited.items() if label == "entailment"} for claim in claims]
-    spent = milliseconds(engine.engine, queries[:TIMED], lists.texts[:TIMED], near["BM25"][:TIMED])
+    scores = nli(engine, *DEFAULT, part).scores
+    texts = [[part.corpus[i] for i in query.passages] for query in part.queries[:TIMED]]
+    spent = milliseconds(engine.engine, queries[:TIMED], texts, near["BM25"][:TIMED])
     found = {}
     for name, chosen_by in near.items():
         for depth in DEPTHS:
             order = [cascaded(s, c, depth) for s, c in zip(scores, chosen_by, strict=True)]
             found[f"{name}, first {depth}"] = {
-                "cited nDCG@10": ranked([nDCG @ 10], order, lists.numbers, cited)["nDCG@10"],
-                "supporting nDCG@10": ranked([nDCG @ 10], order, lists.numbers, supporting)["nDCG@10"],
-                "ms": spent[depth],
-            }
-    counts = {"claims": len(claims), "with support": sum(map(bool, supporting))}
+                aim: ranked([nDCG @ 10], order, first.tolist(), relevant(part, labels))["nDCG@10"]
+                for aim, labels in part.aims.items()
+            } | {"ms": spent[depth]}
+    supported = sum("entailment" in query.says.values() for query in part.queries)
+    counts = {"claims": len(part.queries), "with support": supported}
     result = {"fingerprint": engine.fingerprint, "precision": engine.precision, "counts": counts, "rows": found}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("| who is scored | nDCG@10, cited | nDCG@10, supporting | ms a claim |\n|---|---|---|---|")
+    print("| who is scored | nDCG@10, cited | nDCG@10, support | ms a claim |\n|---|---|---|---|")
     for name, row in found.items():
-        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*row[f"{aim} nDCG@10"]) for aim in ("cited", "supporting")]
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*value) for value in row.values() if isinstance(value, list)]
         print(f"| {name} | {cells[0]} | {cells[1]} | {row['ms']:.0f} |")
 
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from evidence import interval, rows
+from evidence_measures import interval
+from evidence_sets import rows
 
 from rerank_nli import NLIReranker, load
 from rerank_nli.grounding import verdict

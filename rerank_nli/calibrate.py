@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rerank_nli.reranker import NLIReranker
     from rerank_nli.scores import FloatArray
 
-__all__ = ["CalibrationReport", "calibrate", "plot_calibration"]
+__all__ = ["CalibrationReport", "by_halves", "calibrate", "plot_calibration"]
 
 _EPSILON = 1e-7  # keeps the logarithm of a score of 0 or 1 finite
 
@@ -78,17 +78,38 @@ def calibrate(
         raise InputError(message)
     query, truth = _truth(pairs)
     scores = _scores(reranker, pairs, query)
-    halves = {name: _by_halves(scores, truth, query, name, reranker) for name in METHODS if method in ("auto", name)}
-    best = min(halves, key=lambda name: float(_losses(halves[name], truth)["nll"].mean()))
+    best, calibrated = by_halves(scores, truth, query, method)
     report = CalibrationReport(
         rows=len(pairs),
         entailed=int(truth.sum()),
         method=best,
         before=_figures(scores, truth, query, resamples, seed),
-        after=_figures(halves[best], truth, query, resamples, seed),
-        reliability={"before": reliability(scores, truth), "after": reliability(halves[best], truth)},
+        after=_figures(calibrated, truth, query, resamples, seed),
+        reliability={"before": reliability(scores, truth), "after": reliability(calibrated, truth)},
     )
     return Calibration.fit(scores, truth.astype(float), best, reranker.calibration_key), report
+
+
+def by_halves(
+    scores: FloatArray, truth: NDArray[np.bool_], query: NDArray[np.int64], method: str = "auto"
+) -> tuple[str, FloatArray]:
+    """Calibrate each score by a fit on the queries of the other half.
+
+    Args:
+        scores: (n,) 0..1.
+        truth: (n,) whether the query is entailed.
+        query: (n,) the number of each score's query.
+        method: as `calibrate`.
+
+    Returns:
+        The method, and the calibrated scores (n,).
+
+    Raises:
+        CalibrationError: as `Calibration.fit`, for half of the queries.
+    """
+    halves = {name: _fitted(scores, truth, query, name) for name in METHODS if method in ("auto", name)}
+    best = min(halves, key=lambda name: float(_losses(halves[name], truth)["nll"].mean()))
+    return best, halves[best]
 
 
 def plot_calibration(report: CalibrationReport, path: str | os.PathLike[str]) -> None:
@@ -137,19 +158,17 @@ def _scores(reranker: NLIReranker, pairs: Sequence[Pair], query: NDArray[np.int6
     return scores
 
 
-def _by_halves(
-    scores: FloatArray, truth: NDArray[np.bool_], query: NDArray[np.int64], method: str, reranker: NLIReranker
-) -> FloatArray:
-    """Scores calibrated by a fit on the queries of the other half."""
+def _fitted(scores: FloatArray, truth: NDArray[np.bool_], query: NDArray[np.int64], method: str) -> FloatArray:
     calibrated = np.empty_like(scores)
     for half in (0, 1):
         held = query % 2 == half
         try:
-            fitted = Calibration.fit(scores[~held], truth[~held].astype(float), method, reranker.calibration_key)
+            calibrated[held] = Calibration.fit(scores[~held], truth[~held].astype(float), method, {}).apply(
+                scores[held]
+            )
         except CalibrationError as error:
             message = f"half of the queries, which the fit is judged without: {error}"
             raise CalibrationError(message) from error
-        calibrated[held] = fitted.apply(scores[held])
     return calibrated
 
 

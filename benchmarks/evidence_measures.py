@@ -1,0 +1,136 @@
+"""What evidence.py says of scores: order, separation, verdicts and calibration, each with its interval."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import ir_measures
+import numpy as np
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from rerank_nli.calibrate import by_halves
+from rerank_nli.evaluate import ece
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from evidence_sets import Set
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Scores = list[Array]  # of each query's passages
+
+RESAMPLES, FEWER = 1000, 200  # the second where each takes a sort of all passages
+PRECISION = 0.95
+
+
+def interval(statistic: Callable[[Array], float], count: int, resamples: int = RESAMPLES) -> list[float]:
+    """Value and 95 % bootstrap interval (percentiles) of a statistic of `count` queries, given by position."""
+    rng = np.random.default_rng(0)
+    drawn = [statistic(rng.integers(count, size=count)) for _ in range(resamples)]
+    return [round(float(v), 4) for v in (statistic(np.arange(count)), *np.nanpercentile(drawn, [2.5, 97.5]))]
+
+
+def per_query(
+    measure: Any,  # noqa: ANN401 - ir_measures states no type
+    scores: Scores,
+    numbers: Sequence[Sequence[int]],
+    relevant: Sequence[set[int]],
+) -> Array:
+    """A measure of each query that has anything relevant; ties keep the order they are in."""
+    qrels = {str(q): {str(i): 1 for i in found} for q, found in enumerate(relevant) if found}
+    run = {
+        q: {
+            str(numbers[int(q)][i]): -float(place) for place, i in enumerate(np.argsort(-scores[int(q)], kind="stable"))
+        }
+        for q in qrels
+    }
+    values = {metric.query_id: metric.value for metric in ir_measures.iter_calc([measure], qrels, run)}
+    return np.array([values[q] for q in qrels])
+
+
+def ranked(
+    measures: Sequence[Any], scores: Scores, numbers: Sequence[Sequence[int]], relevant: Sequence[set[int]]
+) -> dict[str, list[float]]:
+    """{measure: mean and interval}."""
+    found = {str(m): per_query(m, scores, numbers, relevant) for m in measures}
+    return {m: interval(lambda chosen, v=values: v[chosen].mean(), len(values)) for m, values in found.items()}  # type: ignore[misc]
+
+
+def relevant(part: Set, aim: tuple[str, ...]) -> list[set[int]]:
+    """The places of what a ranking should bring up."""
+    return [{place for place, label in query.says.items() if label in aim} for query in part.queries]
+
+
+class Items:
+    """What is known to say something or nothing, with its score: passages, or claims with their strongest passage."""
+
+    def __init__(self, part: Set, scores: Scores) -> None:
+        if part.whole:
+            says = [[query.says[query.passages[0]]] for query in part.queries]
+            scores = [s.max(keepdims=True) for s in scores]
+        else:
+            says = [[query.says[place] for place in query.passages] for query in part.queries]
+        self.count = len(says)
+        self.query = np.repeat(np.arange(self.count), [len(labels) for labels in says])
+        self.says = np.array(list(chain(*says)))
+        self.scores = np.concatenate(scores)
+        self.support = self.says == "entailment"
+
+    def separation(self) -> dict[str, list[float]]:
+        """AUROC and average precision of support over refutation and over no evidence, where there is any."""
+        found = {}
+        for other, name in (("contradiction", "refutation"), ("none", "no evidence")):
+            if other in self.says:
+                for measure, of in (("AUROC", roc_auc_score), ("AP", average_precision_score)):
+                    found[f"{measure}, support against {name}"] = interval(
+                        lambda chosen, of=of, other=other: self._separated(of, other, chosen),  # type: ignore[misc]
+                        self.count,
+                        FEWER,
+                    )
+        return found
+
+    def coverage(self) -> list[float]:
+        """Of what supports, the share that is kept at the lowest threshold with a precision of 95 %."""
+
+        def statistic(chosen: Array) -> float:
+            times = np.bincount(chosen, minlength=self.count)[self.query].astype(float)
+            order = np.argsort(-self.scores, kind="stable")
+            right = np.cumsum((times * self.support)[order])
+            kept = np.cumsum(times[order])
+            last = np.append(np.diff(self.scores[order]) != 0, True)  # equal scores go together
+            good = last & (right >= PRECISION * kept) & (kept > 0)
+            return float((right[good] / right[-1]).max(initial=0.0)) if right[-1] else np.nan
+
+        return interval(statistic, self.count, FEWER)
+
+    def calibration(self) -> dict[str, list[float]]:
+        """ECE of the scores as probabilities of support, and by a fit on the other half of the queries."""
+        _, fitted = by_halves(self.scores, self.support, self.query)
+        return {"ECE": self._ece(self.scores), "ECE, fitted on the other half": self._ece(fitted)}
+
+    def _separated(self, measure: Callable[[Array, Array], float], other: str, chosen: Array) -> float:
+        times = np.bincount(chosen, minlength=self.count)[self.query] * np.isin(self.says, ["entailment", other])
+        truth = np.repeat(self.support, times)
+        return float(measure(truth, np.repeat(self.scores, times))) if 0 < truth.sum() < len(truth) else np.nan
+
+    def _ece(self, scores: Array) -> list[float]:
+        def statistic(chosen: Array) -> float:
+            times = np.bincount(chosen, minlength=self.count)[self.query]
+            return ece(np.repeat(scores, times), np.repeat(self.support, times))
+
+        return interval(statistic, self.count, FEWER)
+
+
+def verdicts(said: Sequence[str], truth: Sequence[str]) -> dict[str, list[float]]:
+    """Accuracy and macro-F1 of verdicts."""
+    a, b = np.array(truth), np.array(said)
+    classes = sorted(set(truth))
+    return {
+        "verdict accuracy": interval(lambda chosen: float((a[chosen] == b[chosen]).mean()), len(a)),
+        "verdict macro-F1": interval(
+            lambda chosen: float(f1_score(a[chosen], b[chosen], labels=classes, average="macro", zero_division=0)),
+            len(a),
+        ),
+    }

