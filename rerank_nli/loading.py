@@ -65,7 +65,7 @@ def load(
     path, file = located(model, engine=engine, device=device, dtype=dtype, revision=revision)
     graph = file.suffix in (".onnx", ".xml")
     if engine == "auto":
-        engine, dtype = _chosen(file, device, dtype)
+        engine, dtype = _chosen(file, device, dtype, bf16=computes_bf16())
     if engine == "torch":
         return TorchEngine(path, labels, device=device, dtype=dtype, threads=threads)
     dtypes = OPENVINO_DTYPES if engine == "openvino" else ONNX_DTYPES
@@ -142,9 +142,9 @@ def _names(engine: str, dtype: str, device: str, has: Callable[[str], bool]) -> 
     )
 
 
-def _chosen(file: Path, device: str, dtype: str) -> tuple[str, str]:
-    """The engine that "auto" means for a file, and the dtype."""
-    bf16 = computes_bf16() and device in ("auto", "cpu") and dtype in ("auto", "bf16")
+def _chosen(file: Path, device: str, dtype: str, *, bf16: bool) -> tuple[str, str]:
+    """The engine that "auto" means for a file, and the dtype; `bf16` tells what the processor computes in."""
+    bf16 = bf16 and device in ("auto", "cpu") and dtype in ("auto", "bf16")
     if file.suffix == ".xml" or (bf16 and file.name == Path(ONNX[0]).name and _has("openvino")):
         return "openvino", "bf16" if bf16 else dtype
     if file.suffix == ".onnx" or dtype == "int8" or not _has(*_TORCH):
