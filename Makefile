@@ -9,7 +9,7 @@ endif
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # the folders of integrations/, each with settings of its own for pytest and mypy
-ADAPTERS := haystack langchain llama_index
+ADAPTERS := haystack langchain llama_index ray
 
 .PHONY: demo test test-core check lint types types-core format wheel figures clean
 .PHONY: $(ADAPTERS:%=test-%) $(ADAPTERS:%=types-%)
@@ -22,7 +22,7 @@ ADAPTERS := haystack langchain llama_index
 # torch first and alone, at the pinned version: a CPU build is taken where one is at hand
 .venv/dev.done: .venv/demo.done constraints-dev.txt requirements-dev.txt $(ADAPTERS:%=integrations/%/pyproject.toml)
 	$(PIP) --constraint constraints-dev.txt torch
-	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,lang,openvino,torch,train]' --requirement requirements-dev.txt
+	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,lang,openvino,serve,torch,train]' --requirement requirements-dev.txt
 	@echo dev > $@
 
 demo: .venv/demo.done

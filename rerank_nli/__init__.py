@@ -2,6 +2,7 @@
 
 from rerank_nli.calibration import Calibration
 from rerank_nli.classification import Classification, Classifications, LabelScore
+from rerank_nli.columns import score_columns
 from rerank_nli.coverage import ChosenPassage, Cover
 from rerank_nli.engines import Engine, FunctionEngine
 from rerank_nli.errors import (
@@ -18,6 +19,7 @@ from rerank_nli.errors import (
 )
 from rerank_nli.fusion import Fusion
 from rerank_nli.guarantees import Guarantee
+from rerank_nli.jobs import score_file
 from rerank_nli.label_scores import LabelPrior
 from rerank_nli.labels import Labels
 from rerank_nli.languages import card_languages, unlisted_languages
@@ -84,6 +86,8 @@ __all__ = [
     "ZeroShotClassifier",
     "card_languages",
     "load",
+    "score_columns",
+    "score_file",
     "unlisted_languages",
 ]
 

@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_nli.cli_models import add_doctor, add_export, add_models
 from rerank_nli.cli_options import (
+    add_fits,
     add_languages,
     add_model,
     add_settings,
     load_model,
     load_reranker,
     names,
+    threshold,
     watch_languages,
 )
+from rerank_nli.cli_scoring import add_score
+from rerank_nli.cli_serving import add_serve
 from rerank_nli.cli_training import add_calibrate, add_evaluate, add_train
-from rerank_nli.cli_tuning import add_tune
+from rerank_nli.cli_tuning import add_guarantee, add_tune
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS
@@ -89,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(verb, help=summary, description=summary)
         add_model(command)
         add_settings(command)
+        add_fits(command)
         _add_verb(command, verb)
     predict = commands.add_parser("predict", help="score (premise, hypothesis) pairs as they are")
     predict.add_argument("file", nargs="?", default="-", help='JSON lines with "premise" and "hypothesis"; - is stdin')
@@ -97,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model(predict)
     add_languages(predict)
     predict.set_defaults(run=_predict)
+    add_score(commands.add_parser("score", help="score the rows of a large file, and go on where it was killed"))
     # here --labels are those that texts get, and the model's outputs are named by --outputs
     _add_classify(commands.add_parser("classify", help="give texts labels of your own", conflict_handler="resolve"))
     _add_conflicts(commands.add_parser("conflicts", help="say which passages contradict or agree with each other"))
@@ -105,9 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands.add_parser("evaluate", help="measure a model on labelled pairs"))
     add_tune(commands.add_parser("tune", help="find the settings that order passages best, and what each is worth"))
     add_calibrate(commands.add_parser("calibrate", help="make scores mean what they say, and show how well they do"))
+    add_guarantee(commands.add_parser("guarantee", help="find a threshold that promises a recall or precision"))
     add_export(commands.add_parser("export", help="make a bundle of a checkpoint, and check it"))
     add_doctor(commands.add_parser("doctor", help="what can run here, and whether a model's labels are in order"))
     add_models(commands.add_parser("models", help="models worth knowing: labels, size, languages, licence"))
+    add_serve(commands.add_parser("serve", help="answer over HTTP, to the clients of other rerankers too"))
     return parser
 
 
@@ -125,7 +133,11 @@ def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
     if verb in ("rank", "filter"):
         command.add_argument("--top-k", type=int)
     if verb != "rank":
-        command.add_argument("--threshold", type=float, default=0.5)
+        command.add_argument(
+            "--threshold", type=threshold, default="auto", help="a number; auto is that of the guarantee, or 0.5"
+        )
+    if verb in ("verify", "check"):
+        command.add_argument("--join", type=int, help="2 tries two passages together where none alone settles a claim")
     if verb == "filter":
         command.add_argument("--keep", choices=KEEPS, default="entailment")
     add_languages(command)
@@ -201,8 +213,8 @@ def _calls(reranker: NLIReranker, options: argparse.Namespace) -> dict[str, Call
         "filter": lambda query, passages: reranker.filter(
             query, passages, options.threshold, options.keep, options.top_k
         ),
-        "verify": lambda claim, passages: reranker.verify(claim, passages, options.threshold),
-        "check": lambda answer, passages: reranker.check(answer, passages, options.threshold),
+        "verify": lambda claim, passages: reranker.verify(claim, passages, options.threshold, join=options.join),
+        "check": lambda answer, passages: reranker.check(answer, passages, options.threshold, join=options.join),
     }
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rerank_nli.engines import Engine
 
 __all__ = [
+    "add_fits",
     "add_languages",
     "add_model",
     "add_settings",
@@ -31,6 +32,7 @@ __all__ = [
     "load_reranker",
     "names",
     "read_card",
+    "threshold",
     "watch_languages",
 ]
 
@@ -64,8 +66,17 @@ def add_settings(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pool", choices=POOLS, default="max")
 
 
+def add_fits(command: argparse.ArgumentParser) -> None:
+    """Add the options that bring what was fitted for those settings."""
+    command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')
+    command.add_argument("--guarantee", help="a file that `guarantee` wrote: --threshold auto then keeps its promise")
+
+
 def load_reranker(options: argparse.Namespace, **instead: Any) -> NLIReranker:  # noqa: ANN401
     """The reranker that those options say, but for what is said here."""
+    if hasattr(options, "calibration"):
+        calibration = None if options.calibration == "none" else options.calibration
+        instead = {"calibration": calibration, "guarantee": options.guarantee} | instead
     return NLIReranker(
         load_model(options),
         direction=options.direction,
@@ -112,6 +123,11 @@ def watch_languages(options: argparse.Namespace, engine: Engine) -> Iterator[Cal
             f"(it lists {', '.join(listed)}); scores of such texts may mean little",
             file=sys.stderr,
         )
+
+
+def threshold(text: str) -> str | float:
+    """A number, or "auto"."""
+    return text if text == "auto" else float(text)
 
 
 def names(text: str) -> list[str]:

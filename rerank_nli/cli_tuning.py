@@ -1,21 +1,22 @@
-"""The command that finds settings: tune."""
+"""The commands that find settings: tune, and the threshold of a promise."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from rerank_nli.cli_options import add_model, load_model
+from rerank_nli.cli_options import add_model, add_settings, load_model, load_reranker
 from rerank_nli.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rerank_nli.guarantees import Guarantee
     from rerank_nli.tune import Measured, Tuned
 
-__all__ = ["add_tune"]
+__all__ = ["add_guarantee", "add_tune"]
 
 _ABOUT = """\
 Choose direction, score kind, template, pool and, with retrieval scores, the fusion by nDCG@10, cross-validated over
@@ -53,13 +54,60 @@ def add_tune(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=_tune)
 
 
+def add_guarantee(command: argparse.ArgumentParser) -> None:
+    """Options of `guarantee`."""
+    command.add_argument(
+        "data",
+        type=Path,
+        help='rows with "query", "passages", "labels" (1 supports, 0 does not), or with "claim", "passages", "label": '
+        ".jsonl, .jsonl.gz or .parquet",
+    )
+    command.add_argument("-o", "--out", type=Path, required=True, help="JSON file to write, for --guarantee")
+    command.add_argument("--recall", type=float, help="above 0 and below 1; either this or --precision")
+    command.add_argument("--precision", type=float, help="above 0 and below 1")
+    command.add_argument("--confidence", type=float, default=0.95)
+    command.add_argument("--seed", type=int, default=0, help="of the draw of one passage for each query")
+    command.add_argument("--json", action="store_true", help="print what the file holds")
+    add_model(command)
+    add_settings(command)
+    command.set_defaults(run=_guarantee)
+
+
+def _guarantee(options: argparse.Namespace) -> int:
+    from rerank_nli.rows import read_rows
+
+    _require_folder(options.out)
+    promising = load_reranker(options).with_guarantee(
+        [row for _, row in read_rows(options.data)],
+        recall=options.recall,
+        precision=options.precision,
+        confidence=options.confidence,
+        seed=options.seed,
+    )
+    found = cast("Guarantee", promising.guarantee)
+    found.save(options.out)
+    if options.json:
+        print(json.dumps(found.to_dict(), ensure_ascii=False))
+        return 0
+    print(
+        f"threshold {found.threshold:.4f}: {found.aim} of {found.of} at least {found.target:g}, with confidence "
+        f"{found.confidence:g}; on this sample of {found.size} it keeps {found.kept}, {found.aim} {found.observed:.3f}"
+    )
+    return 0
+
+
+def _require_folder(out: Path) -> None:
+    """A result that could not be written is refused before the work."""
+    if not out.parent.is_dir():
+        message = f"{out.parent} is no folder: {out} could not be written"
+        raise InputError(message)
+
+
 def _tune(options: argparse.Namespace) -> int:
     from rerank_nli.pairs import read_judged
     from rerank_nli.tune import TEMPLATES, tune
 
-    if not options.out.parent.is_dir():  # before the work
-        message = f"{options.out.parent} is no folder: {options.out} could not be written"
-        raise InputError(message)
+    _require_folder(options.out)
     data = read_judged(options.data)
     tuned = tune(
         load_model(options),

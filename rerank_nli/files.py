@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import re
 from pathlib import Path
@@ -13,7 +14,6 @@ from rerank_nli.errors import InputError, ModelNotFoundError
 from rerank_nli.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Collection, Sequence
 
 __all__ = [
@@ -42,6 +42,7 @@ BY_BATCH = "model_int8_batch_dependent.onnx"
 ENCODER = "encoder.onnx"  # hidden states, over the weights of the classifier beside it
 OPENVINO = ("openvino_model.xml", "openvino/openvino_model.xml")
 _ANY_PROCESSOR = (INT8, "model_quantized.onnx")
+_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 _X86 = {  # what /proc/cpuinfo calls a feature, and the graph that is made for it; the best first
     "avx512_vnni": "model_qint8_avx512_vnni.onnx",
     "avx512bw": "model_qint8_avx512.onnx",
@@ -72,8 +73,12 @@ def this_processor() -> tuple[str, ...]:
 
 
 def computes_bf16() -> bool:
-    """Whether this processor multiplies matrices in bf16, several times faster than in fp32."""
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(_flags())
+    """Whether this processor multiplies matrices in bf16, several times faster than in fp32, and may.
+
+    ONEDNN_MAX_CPU_ISA, which holds torch and OpenVINO to older instructions, is heeded.
+    """
+    held = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16
+    return not held and not {"amx_bf16", "avx512_bf16"}.isdisjoint(_flags())
 
 
 @functools.cache

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import math
-import zlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from rerank_nli.errors import InputError, require
+from rerank_nli.errors import InputError
 from rerank_nli.inputs import listed, retrieval
 from rerank_nli.labels import NOT_ENTAILMENT, label_of
+from rerank_nli.rows import read_rows
 from rerank_nli.scores import ALPHA
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rerank_nli.scores import FloatArray
 
-__all__ = ["Judged", "Pair", "judged", "read_judged", "read_pairs"]
+__all__ = ["SIDES", "Judged", "Pair", "judged", "read_judged", "read_pairs"]
 
-_SUFFIXES = (".jsonl", ".csv", ".parquet")
-_SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
+SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
 
 
 class Pair(NamedTuple):
@@ -67,7 +62,7 @@ _Read = TypeVar("_Read", Pair, Judged)
 def read_pairs(
     path: str | os.PathLike[str], names: Sequence[str] | None = None, *, unlabelled: bool = False
 ) -> list[Pair]:
-    """Read .jsonl, .csv (either with .gz) or .parquet (needs the `train` extra).
+    """Read .jsonl, .csv (either with .gz) or .parquet (needs the `parquet` extra).
 
     Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label"; the same with
     "sentence1" and "sentence2", as many NLI data sets have them, or "sentence_0" and "sentence_1", as
@@ -123,46 +118,16 @@ def judged(row: Mapping[str, Any]) -> Judged:
 
 def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_Read]]) -> list[_Read]:
     found: list[_Read] = []
-    number = 0
-    try:
-        for number, row in _rows(path):  # noqa: B007 - the error names it
-            found.extend(read(_object(row)))
-    except (TypeError, ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
-        message = f"{path}{f', row {number}' if number else ''}: {error}"
-        raise InputError(message) from error
+    for number, row in read_rows(path):
+        try:
+            found.extend(read(row))
+        except (TypeError, ValueError) as error:  # noqa: PERF203 - it names the row
+            message = f"{path}, row {number}: {error}"
+            raise InputError(message) from error
     if not found:
         message = f"{path} holds no {what}"
         raise InputError(message)
     return found
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    kind = next((suffix for suffix in path.suffixes if suffix in _SUFFIXES), None)
-    if kind is None:
-        message = f"expected {', '.join(_SUFFIXES)}, the first two with or without .gz"
-        raise InputError(message)
-    if kind == ".parquet":
-        yield from enumerate(require("pandas", "train").read_parquet(path).to_dict("records"), 1)
-        return
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        if kind == ".csv":
-            yield from enumerate(csv.DictReader(file), 2)
-        else:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-
-
-def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A row as a mapping, from JSON or from a table, where NaN is nothing."""
-    try:
-        row = json.loads(row) if isinstance(row, str) else row
-    except (ValueError, RecursionError) as error:
-        message = f"no JSON: {row:.60}"
-        raise InputError(message) from error
-    if not isinstance(row, Mapping):
-        message = f"expected an object, got {row!r:.60}"
-        raise InputError(message)
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
 def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:
@@ -173,7 +138,7 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
         for premise, label in zip(given.passages, given.labels, strict=True):
             yield Pair(premise, given.query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
-    sides = next((names for names in _SIDES if names[0] in row), _SIDES[0])
+    sides = next((names for names in SIDES if names[0] in row), SIDES[0])
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)
     if row.get("label") in (None, ""):
         if unlabelled and row.get("entailment") in (None, ""):

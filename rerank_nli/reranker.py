@@ -136,6 +136,11 @@ class NLIReranker(Judging):
         return self._scorer.key
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All that a score hangs on: the key of a calibration, labels, temperature and calibration."""
+        return self._scorer.settings
+
+    @property
     def guarantee(self) -> Guarantee | None:
         """What the default threshold of `filter`, or of `verify` and `check`, promises."""
         return self._guarantee

@@ -167,6 +167,15 @@ class Scorer:
         judge.calibration = None
         return judge
 
+    def share_memory(self, other: Scorer) -> None:
+        """Remember what another scorer of the same engine does, and in the same place, whatever its settings."""
+        self._rows, self._texts, self._cuts = other._rows, other._texts, other._cuts
+
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """How many pairs were asked for whose logits were remembered, and how many were asked for in all."""
+        return self._rows.hits, self._rows.hits + self._rows.misses
+
     def unwindowed(self) -> Scorer:
         """The same engine, cache and settings, but a text is one window wherever the model takes it whole."""
         whole = copy.copy(self)

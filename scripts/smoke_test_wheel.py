@@ -19,6 +19,7 @@ ADAPTERS = {
     "haystack": "haystack_integrations.components.rankers.rerank_nli",
     "langchain": "langchain_rerank_nli",
     "llama_index": "llama_index.postprocessor.rerank_nli",
+    "ray": "rerank_nli_ray",
 }
 PROGRAM = """
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from rerank_nli import NLIReranker, OnnxEngine, load
 from rerank_nli.manifest import Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("tests")
     scratch = tempfile.TemporaryDirectory(prefix="rerank-nli-tests-")
     config.add_cleanup(scratch.cleanup)
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # "auto" means the same on every machine
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_CACHE"] = os.path.join(scratch.name, "hub")  # noqa: PTH118
     os.environ["RERANK_NLI_CACHE"] = os.path.join(scratch.name, "own")  # noqa: PTH118
@@ -33,6 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def bundled() -> NLIReranker:
     """The bundled model with the default settings."""
     return NLIReranker()
+
+
+@pytest.fixture(scope="module")
+def untidy_clients() -> Iterator[None]:
+    """For clients that leave sockets open: those are collected before another module's tests would be blamed."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

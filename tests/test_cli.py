@@ -311,7 +311,7 @@ def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> N
     _, out, _ = run(capsys, "doctor", "mini")
     for package in ("numpy", "tokenizers", "onnxruntime", "huggingface-hub"):
         assert f"  {package} is not" not in out
-    assert "mini: onnx engine in int8 (auto: there is an ONNX file" in out
+    assert "mini: onnx engine in int8 (auto: int8 is the fastest that there is" in out
 
 
 @pytest.mark.parametrize(("score", "threshold"), [("logit", "2"), ("margin", "-0.5")])

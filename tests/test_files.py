@@ -16,6 +16,7 @@ from rerank_nli.files import (
     ONNX,
     OPENVINO,
     WEIGHTS,
+    computes_bf16,
     int8_names,
     needed,
     preferred,
@@ -36,6 +37,16 @@ FULL = [
 
 
 # Processors
+
+
+def test_a_processor_that_is_held_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds oneDNN to older instructions is heeded; what does not leaves the processor as it is."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    free = computes_bf16()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX")
+    assert computes_bf16() == free
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core_vnni")
+    assert not computes_bf16()
 
 
 @pytest.mark.parametrize(

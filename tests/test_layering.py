@@ -35,14 +35,18 @@ ORDER = (
         "loading",
         "embedding",
         "throughput",
+        "shared_engine",
     ),
     "scorer",
-    *("inputs", "pairs", "budget", "ranking", "prediction", "grounding", "coverage", "conflicts", "samples"),
+    *("rows", "inputs", "pairs", "budget", "ranking", "prediction", "grounding", "coverage", "conflicts", "samples"),
     *("classification", "encoders", "label_sets", "label_inputs", "label_scores"),
     *("judging", "reranker", "zeroshot", "languages"),
+    *("columns", "workers", "tables", "jobs"),
     *("evaluate", "calibrate", "agreement"),
-    *("examples", "recipe", "heads", "train", "tune", "demo", "server", "catalogue"),
-    *("cli_options", "cli_training", "cli_tuning", "cli_models", "cli"),
+    *("examples", "recipe", "heads", "train", "tune", "demo", "catalogue"),
+    *("server_forms", "server_limits", "server_models", "server_metrics", "server_requests"),
+    *("server_answers", "server_pages", "server"),
+    *("cli_options", "cli_serving", "cli_training", "cli_tuning", "cli_models", "cli_scoring", "cli"),
 )
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 HEAVY = ("torch", "transformers", "onnxruntime", "openvino", "sentence_transformers", "pandas", "sklearn", "onnx")

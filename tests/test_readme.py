@@ -25,6 +25,7 @@ ADAPTERS = {
     "langchain": "langchain_rerank_nli",
     "llama_index": "llama_index.postprocessor.rerank_nli",
     "haystack": "haystack_integrations.components.rankers.rerank_nli",
+    "ray": "rerank_nli_ray",
 }
 # their line | ours | the module that ours is imported from
 COMING_FROM = re.findall(r"^\| .+ \| `(.+)` \| `([\w.]+)` \|$", README, flags=re.MULTILINE)

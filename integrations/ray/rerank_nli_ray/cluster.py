@@ -1,0 +1,95 @@
+"""Where `rerank-nli score --ray` has the parts of a file scored."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from rerank_nli import InputError
+from rerank_nli_ray.scorer import NLIScorer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+__all__ = ["on_cluster"]
+
+_AHEAD = 2  # parts for each actor: while one is scored, the next one is on its way
+_LIVES = 20  # how often an actor is started again, and a part given out again
+
+
+def on_cluster(
+    address: str,
+    actors: int | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> Callable[[Iterable[Any]], Generator[tuple[Any, dict[str, list[Any]]]]]:
+    """A place for `rerank_nli.score_file` to have its parts scored: `spread=on_cluster("auto")`.
+
+    Each part comes back once. One whose actor is lost is given out again.
+
+    Args:
+        address: of the cluster: "auto" finds the one of this machine, "local" starts one for the time being.
+        actors: each with a model; None is as many as the cluster has room for.
+        **settings: of `NLIScorer`; `threads` is also the CPUs of each actor, 1 if None, and a `device` that begins with
+            "cuda" asks for a GPU.
+
+    Raises:
+        InputError: what an actor refuses.
+        ConnectionError: there is no such cluster.
+        ChildProcessError: actors were lost again and again.
+    """
+    cpus, gpus = settings.get("threads") or 1, int(str(settings.get("device", "")).startswith("cuda"))
+
+    def spread(parts: Iterable[Any]) -> Generator[tuple[Any, dict[str, list[Any]]]]:
+        ours = not ray.is_initialized()
+        if ours:
+            ray.init(None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+        lives = {"max_restarts": _LIVES, "max_task_retries": _LIVES}
+        start = functools.partial(
+            ray.remote(NLIScorer).options(num_cpus=cpus, num_gpus=gpus, **lives).remote, **settings
+        )
+        pool = [start() for _ in range(actors or _room(cpus, gpus))]
+        try:
+            yield from _scored(pool, parts)
+        except RayActorError as error:
+            message = f"actors were lost {_LIVES} times over ({error}): what is scored is kept, run the same again"
+            raise ChildProcessError(message) from error
+        finally:
+            for actor in pool:
+                ray.kill(actor)
+            if ours:
+                ray.shutdown()
+
+    return spread
+
+
+def _scored(pool: list[Any], parts: Iterable[Any]) -> Iterator[tuple[Any, dict[str, list[Any]]]]:
+    free = deque(pool * _AHEAD)
+    running: dict[Any, tuple[Any, Any]] = {}  # what is awaited: the part, and its actor
+    for part in parts:
+        if not free:
+            yield _next(running, free)
+        actor = free.popleft()
+        running[actor.scores.remote(part.columns)] = part, actor
+    while running:
+        yield _next(running, free)
+
+
+def _next(running: dict[Any, tuple[Any, Any]], free: deque[Any]) -> tuple[Any, dict[str, list[Any]]]:
+    (ready,), _ = ray.wait(list(running), num_returns=1)
+    part, actor = running.pop(ready)
+    free.append(actor)
+    try:
+        return part, ray.get(ready)
+    except RayTaskError as error:
+        message = f"rows {part.first + 1} to {part.end}: {error.cause}"
+        raise InputError(message) from error
+
+
+def _room(cpus: int, gpus: int) -> int:
+    """Actors that a cluster holds at once, at least one."""
+    has = ray.cluster_resources()
+    return max(1, int(has.get("GPU", 0) // gpus if gpus else has.get("CPU", 0) // cpus))

@@ -1,0 +1,97 @@
+"""NLIScorer: a model that lives in an actor and scores the batches of a Ray dataset."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+
+from rerank_nli import Engine, InputError, NLIReranker, load, score_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["NLIScorer"]
+
+
+class NLIScorer:
+    """A callable for `ray.data.Dataset.map_batches`, which is given the class: each actor loads the model once.
+
+    A batch has the columns "premise" and "hypothesis" (or the names that NLI data has for them), "query" and "passage",
+    or "query" and "passages", a list in each row. It comes back as it was, with "entailment", "neutral" and
+    "contradiction" and, with a query, "score". In "numpy" and "pandas" batches NaN is what a model of two labels does
+    not tell.
+
+    Args:
+        model: "mini" (the bundled one), a folder that every node has, a Hub id, or an Engine that pickles.
+        columns: {role: column}, where columns have other names.
+        prefix: of the new columns' names.
+        threads: of the model; None is as many as the CPUs that Ray gave the actor.
+        fingerprint: of the weights: an actor that finds others under that name refuses to start. None takes any.
+        engine: as `rerank_nli.load`.
+        device: as `rerank_nli.load`; "auto" is the actor's GPU, if Ray gave it one.
+        dtype: as `rerank_nli.load`.
+        revision: as `rerank_nli.load`.
+        labels: as `rerank_nli.load`.
+        **settings: of `NLIReranker`: direction, score, template and so on.
+
+    Raises:
+        InputError: the weights are not those of the fingerprint; and as `rerank_nli.load` and `NLIReranker`.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Engine = "mini",
+        *,
+        columns: Mapping[str, str] | None = None,
+        prefix: str = "",
+        threads: int | None = None,
+        fingerprint: str | None = None,
+        engine: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        labels: Sequence[str] | None = None,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        if isinstance(model, str | os.PathLike):
+            own = {"engine": engine, "device": device, "dtype": dtype, "revision": revision, "labels": labels}
+            model = load(model, threads=threads or _threads(), **own)  # type: ignore[arg-type]
+        if fingerprint not in (None, model.fingerprint):
+            message = f"the weights here are {model.fingerprint:.16}…, not {fingerprint:.16}…: give nodes one model"
+            raise InputError(message)
+        self.reranker = NLIReranker(model, **{"cache_size": 0, **settings})
+        self.columns, self.prefix = columns, prefix
+
+    def __call__(self, batch: Any) -> Any:  # noqa: ANN401 - what came in, in its own kind
+        """The batch with its new columns: a dict of arrays, a DataFrame or a pyarrow table."""
+        new = self.scores(batch)
+        if hasattr(batch, "append_column"):
+            for name, column in new.items():
+                batch = batch.append_column(name, [column])
+            return batch
+        if hasattr(batch, "assign"):
+            return batch.assign(**new)
+        return {**batch, **{name: _array(column) for name, column in new.items()}}
+
+    def scores(self, batch: Any) -> dict[str, list[Any]]:  # noqa: ANN401
+        """The new columns alone, as lists."""
+        return score_columns(self.reranker, batch, self.columns, self.prefix)
+
+
+def _array(column: list[Any]) -> Any:  # noqa: ANN401
+    """Numbers as (n,), lists of them as n arrays of their own lengths."""
+    if not any(isinstance(value, list) for value in column):
+        return np.array(column, dtype=np.float64)
+    lists = np.empty(len(column), dtype=object)
+    lists[:] = [np.array(value, dtype=np.float64) for value in column]
+    return lists
+
+
+def _threads() -> int | None:
+    """As many as the CPUs of this actor, if it is one."""
+    if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return None
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))

@@ -1,0 +1,111 @@
+"""The command that scores a file: score."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rerank_nli.calibration import Calibration
+from rerank_nli.cli_options import add_model, add_settings, load_reranker
+from rerank_nli.errors import InputError, counted, require
+from rerank_nli.jobs import score_file
+from rerank_nli.workers import in_processes, in_turn, threads_each
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from rerank_nli.reranker import NLIReranker
+    from rerank_nli.workers import Spread
+
+__all__ = ["add_score"]
+
+_SETTINGS = (
+    *("model", "engine", "device", "dtype", "revision", "labels", "threads"),
+    *("direction", "combine", "score", "window", "pool"),
+)
+_ABOUT = """\
+Score the rows of a file: they come out in their order, with all their columns and with entailment, neutral,
+contradiction and, where there is a query, score. Finished parts are kept in a folder beside OUT until OUT is whole, so
+the same command goes on where it was killed.
+"""
+
+
+def add_score(command: argparse.ArgumentParser) -> None:
+    """Options of `score`."""
+    command.description = _ABOUT
+    command.add_argument(
+        "file",
+        type=Path,
+        metavar="IN",
+        help='rows with "premise" and "hypothesis", "query" and "passage", or "query" and "passages": .jsonl or .csv, '
+        "also with .gz, or .parquet",
+    )
+    command.add_argument("-o", "--out", type=Path, required=True, help="a file of any of these forms")
+    command.add_argument(
+        "--column",
+        action="append",
+        metavar="ROLE=NAME",
+        help="the column of the premise, hypothesis, query, passage or passages, if its name is another",
+    )
+    command.add_argument("--prefix", default="", help="of the new columns' names")
+    command.add_argument("--processes", type=int, help="that score, with a share of the cores each; --ray: actors")
+    command.add_argument("--ray", metavar="ADDRESS", help='score on a Ray cluster: "auto", "local" or ray://HOST:PORT')
+    add_model(command)
+    add_settings(command)
+    command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')
+    command.set_defaults(run=_score, guarantee=None)
+
+
+def _score(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    if options.processes is not None:
+        counted("--processes", options.processes)
+    on_cluster = require("rerank_nli_ray", "ray").on_cluster if options.ray else None  # before the work
+    if options.processes and not options.ray and options.threads is None:
+        options.threads = threads_each(options.processes)
+    reranker = load_reranker(options, cache_size=0)
+    if on_cluster is not None:
+        spread: Spread = on_cluster(options.ray, options.processes, **_for_actors(options, reranker))
+    else:
+        spread = in_turn(reranker) if options.processes is None else in_processes(reranker, options.processes)
+    with contextlib.ExitStack() as stack:
+        bars: list[tqdm[None]] = []
+
+        def report(done: int, total: int) -> None:
+            if not bars:
+                bar = tqdm(total=total, initial=done, unit=" rows", file=sys.stderr, disable=None, leave=False)
+                bars.append(stack.enter_context(bar))
+            bars[0].update(done - bars[0].n)
+
+        columns, prefix = _columns(options.column), options.prefix
+        rows = score_file(
+            options.file, options.out, reranker, columns=columns, prefix=prefix, spread=spread, report=report
+        )
+    print(f"{options.out}: {rows} rows")
+    return 0
+
+
+def _columns(given: Sequence[str] | None) -> dict[str, str] | None:
+    if given is None:
+        return None
+    wrong = [one for one in given if "=" not in one]
+    if wrong:
+        message = f"--column {wrong[0]}: expected ROLE=NAME, as premise=text"
+        raise InputError(message)
+    return dict(one.split("=", 1) for one in given)
+
+
+def _for_actors(options: argparse.Namespace, reranker: NLIReranker) -> dict[str, Any]:
+    """What a scorer on another machine needs to be this one."""
+    settings = {name: getattr(options, name) for name in _SETTINGS}
+    if options.model != "mini" and Path(options.model).exists():
+        settings["model"] = str(Path(options.model).absolute())  # an actor works in a folder of its own
+    if options.calibration not in ("auto", "none"):
+        settings["calibration"] = Calibration.load(options.calibration)
+    elif options.calibration == "none":
+        settings["calibration"] = None
+    return settings | {"template": options.template or "auto", "fingerprint": reranker.engine.fingerprint}

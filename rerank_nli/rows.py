@@ -1,0 +1,158 @@
+"""Rows of a file, one by one and as mappings: JSON lines, CSV and Parquet, read and written."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import zlib
+from collections.abc import Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from rerank_nli.errors import InputError, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+__all__ = ["FORMS", "as_json", "form_of", "read_rows", "write_rows"]
+
+FORMS = (".jsonl", ".csv", ".parquet")
+_BATCH = 2048  # rows of Parquet that are held at a time
+
+
+def form_of(path: Path) -> str:
+    """Which of FORMS a file's name says that it has; .gz goes with those that are text.
+
+    Raises:
+        InputError: none of them.
+    """
+    form = next((suffix for suffix in path.suffixes if suffix in FORMS), None)
+    if form is None or (form == ".parquet" and path.suffix == ".gz"):
+        message = f"{path}: expected {', '.join(FORMS)}, the first two with or without .gz"
+        raise InputError(message)
+    return form
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file with their numbers, those of its lines where it has lines, NaN as None.
+
+    Blank lines of JSON are passed over. Memory holds a few rows, however many there are.
+
+    Raises:
+        InputError: something that is no row; the message names file and row.
+        MissingExtraError: Parquet needs pyarrow.
+        OSError: the file cannot be opened.
+    """
+    numbered = _READ[form_of(path)](path)
+    number = 0
+    try:
+        for number, row in numbered:
+            yield number, _object(row)
+    except (TypeError, ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
+        message = f"{path}{f', row {number}' if number else ''}: {error}"
+        raise InputError(message) from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    with _text(path) as file:
+        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    with _text(path) as file:
+        reader = csv.DictReader(file)
+        _once(reader.fieldnames or ())
+        yield from enumerate(reader, 2)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    with require("pyarrow.parquet", "parquet").ParquetFile(path) as file:
+        _once(file.schema_arrow.names)
+        batches = file.iter_batches(_BATCH)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+
+
+_READ = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[io.TextIOBase]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        yield file
+
+
+def _once(names: Sequence[str]) -> None:
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        message = f"two columns are called {twice!r}: rename one"
+        raise InputError(message)
+
+
+def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row as a mapping, from JSON or from a table."""
+    try:
+        row = json.loads(row) if isinstance(row, str) else row
+    except (ValueError, RecursionError) as error:
+        message = f"no JSON: {row:.60}"
+        raise InputError(message) from error
+    if not isinstance(row, Mapping):
+        message = f"expected an object, got {row!r:.60}"
+        raise InputError(message)
+    if None in row:
+        message = f"it has more cells than the header, which names {len(row) - 1}"
+        raise InputError(message)
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+
+
+def write_rows(file: BinaryIO, path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON lines or CSV, packed where the path ends in .gz; equal rows are equal bytes.
+
+    Args:
+        file: where they go.
+        path: whose name says the form.
+        names: the columns of CSV; a row may lack some.
+        rows: any number of them.
+    """
+    packed: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else file
+    text = io.TextIOWrapper(packed, "utf-8", "backslashreplace", newline="")  # half a surrogate pair is no UTF-8
+    if form_of(path) == ".csv":
+        cells = csv.DictWriter(text, names, lineterminator="\n")
+        cells.writeheader()
+        cells.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    else:
+        text.writelines(f"{as_json(row)}\n" for row in rows)
+    text.flush()
+    text.detach()
+    if packed is not file:
+        packed.close()
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else as_json(value)
+
+
+def as_json(value: Any) -> str:  # noqa: ANN401
+    """A value as JSON; dates and decimals, which a table may hold, as text.
+
+    Raises:
+        InputError: a value that JSON has no form for.
+    """
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, Decimal):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    message = f"{value!r:.60} has no form in JSON or CSV: write .parquet"
+    raise InputError(message)

@@ -1,0 +1,230 @@
+"""What the server takes on: how much at a time, for how long, from whom, and who may still ask."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from serving import PATIENCE, Served, held, in_thread, served, until
+
+from rerank_nli import FunctionEngine
+from rerank_nli.server_limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ONE_BY_ONE = {"batch_tokens": 2}  # a pair of words is a batch
+
+
+def ask(server: Served, *texts: str, **options: Any) -> httpx.Response:
+    """A request that holds a pair for each text."""
+    return server.http.post("/rerank", json={"query": "q", "texts": texts}, **options)
+
+
+def test_full() -> None:
+    """With the queue full a request gets 429 with Retry-After, and those inside are answered."""
+    with held(limits=Limits(queue=2, threads=1)) as (engine, server):
+        calls = [in_thread(lambda text=text: ask(server, text)) for text in ("a", "b")]  # type: ignore[misc]
+        until(lambda: server.gate.inside == 2)
+        refused = ask(server, "c")
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["error_type"] == "overloaded"
+        assert server.metric("requests_inside") == 2
+        assert server.metric("requests_waiting") == 1
+        engine.open.set()
+        for thread, results in calls:
+            thread.join(PATIENCE)
+            assert results[0].status_code == 200
+        until(lambda: server.gate.inside == 0)
+        assert ask(server, "c").status_code == 200
+        assert engine.seen == {"a", "b", "c"}
+
+
+def test_deadline() -> None:
+    """Past its deadline a request gets 504, and what is left of it is never scored, here or in the line."""
+    with held(limits=Limits(deadline=0.3), **ONE_BY_ONE) as (engine, server):
+        late = ask(server, "a", "b", "c")
+        assert late.status_code == 504
+        assert "0.3 seconds" in late.json()["message"]
+        engine.open.set()
+        until(lambda: server.gate.inside == 0)
+        assert ask(server, "d").status_code == 200
+        assert engine.begun in ([["a"], ["d"]], [["b"], ["d"]], [["c"], ["d"]])
+        assert server.metric("requests_total", status="504") == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_deadline_in_the_line(threads: int) -> None:
+    """A request whose turn comes after its deadline, be it for a thread or for the engine, is not scored at all."""
+    with held(limits=Limits(deadline=0.3, threads=threads), **ONE_BY_ONE) as (engine, server):
+        thread, results = in_thread(lambda: ask(server, "a"))
+        until(lambda: engine.begun)
+        assert ask(server, "b").status_code == 504
+        thread.join(PATIENCE)
+        engine.open.set()
+        assert results[0].status_code == 504
+        assert ask(server, "c").status_code == 200
+        assert engine.seen == {"a", "c"}
+
+
+def test_client_leaves() -> None:
+    """What is left of a request whose client has left is not scored."""
+    with held(**ONE_BY_ONE) as (engine, server):
+        body = b'{"query": "q", "texts": ["a", "b", "c", "d"]}'
+        head = (
+            f"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        port = httpx.URL(server.url).port
+        with socket.create_connection(("127.0.0.1", port or 0)) as client:
+            client.sendall(head.encode() + body)
+            until(lambda: engine.begun)
+        until(lambda: server.metric("requests_total", status="499") == 1)
+        engine.open.set()
+        until(lambda: server.gate.inside == 0)
+        assert ask(server, "e").status_code == 200
+        assert len(engine.begun) == 2
+        assert engine.begun[-1] == ["e"]
+
+
+def test_small_beside_large() -> None:
+    """A small request that comes after a large one is answered before most of that is scored."""
+    with held(**ONE_BY_ONE, wait_ms=0) as (engine, server):
+        large, results = in_thread(lambda: ask(server, *(f"w{i}" for i in range(200))))
+        until(lambda: engine.begun)
+        small, answers = in_thread(lambda: ask(server, "small"))
+        until(lambda: server.metric("calls_waiting") == 1)
+        engine.open.set()
+        for thread in (small, large):
+            thread.join(PATIENCE)
+        assert answers[0].status_code == results[0].status_code == 200
+        premises = [premise for batch in engine.begun for premise in batch]
+        assert premises.index("small") <= 2
+        assert len(premises) == 201
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Served]:
+    """A server of small requests."""
+    engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
+    with served({"one": engine}, limits=Limits(body_bytes=1_000, passages=3)) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "q", "texts": ["a"] * 4}),
+        ("/rerank", {"query": "q", "documents": ["a"] * 4}),
+        ("/v2/rerank", {"query": "q", "documents": ["a"] * 4}),
+        ("/predict", {"inputs": [["a", "b"]] * 4}),
+        ("/v1/verify", {"claim": "q", "passages": ["a"] * 4}),
+        ("/v1/check", {"answer": "One. Two.", "passages": ["a"] * 2}),
+    ],
+)
+def test_too_many(small: Served, path: str, body: dict[str, Any]) -> None:
+    """More passages than allowed, or for a check more pairs, are 413 with both numbers."""
+    response = small.http.post(path, json=body)
+    assert response.status_code == 413
+    assert response.json()["message"].startswith("4 ")
+    assert "more than the 3 of a request" in response.json()["message"]
+
+
+def test_too_large(small: Served) -> None:
+    """A body over the limit is 413, whether its length is said before it or not."""
+    body = b'{"query": "q", "texts": ["' + b"a" * 1_000 + b'"]}'
+    assert small.http.post("/rerank", content=body).status_code == 413
+    unsaid = small.http.post("/rerank", content=iter([body[:600], body[600:]]))
+    assert unsaid.status_code == 413
+    assert "1000 bytes" in unsaid.json()["message"]
+    assert ask(small, "a").status_code == 200
+
+
+def test_refused_unread() -> None:
+    """A request that is refused for other reasons than its size gets its answer before its body is read."""
+    with held(limits=Limits(queue=1)) as (engine, server):
+        thread, _ = in_thread(lambda: ask(server, "a"))
+        until(lambda: engine.begun)
+        assert ask(server, "word " * 2**20).status_code == 429
+        engine.open.set()
+        thread.join(PATIENCE)
+
+
+def test_slow_body() -> None:
+    """A body that does not arrive before the deadline is 408."""
+    engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
+    with served({"one": engine}, limits=Limits(deadline=0.2)) as server:
+        port = httpx.URL(server.url).port
+        with socket.create_connection(("127.0.0.1", port or 0), PATIENCE) as client:
+            head = "POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+            client.sendall(head.encode() + b'{"query"')
+            assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Served]:
+    """A server with two tokens."""
+    engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
+    with served({"one": engine}, limits=Limits(keys=("open", "sesame"))) as server:
+        yield server
+
+
+POSTS = ("/rerank", "/v1/rerank", "/v2/rerank", "/infinity/rerank", "/predict", "/v1/verify", "/v1/check")
+GETS = ("/", "/docs", "/openapi.json", "/metrics", "/info", "/v1/models", "/nowhere")
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer opens", "Bearer Open", "open", "Basic b3Blbg==", "Basic \xff"]
+)
+def test_without_the_token(locked: Served, header: str) -> None:
+    """Without a token, or with another, nothing but /health answers."""
+    headers = [(b"authorization", header.encode("latin-1"))]
+    for method, paths in (("POST", POSTS), ("GET", GETS)):
+        for path in paths:
+            response = locked.http.request(method, path, headers=headers, json={})
+            assert (path, response.status_code) == (path, 401)
+            assert response.headers["www-authenticate"].startswith("Basic ")
+    assert locked.http.get("/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["Bearer open", "bearer sesame", "Basic OnNlc2FtZQ=="])
+def test_with_the_token(locked: Served, header: str) -> None:
+    """Each token opens, as a bearer token and as the password that a browser asks for."""
+    assert ask(locked, "a", headers={"Authorization": header}).status_code == 200
+
+
+def test_stopping() -> None:
+    """Once it stops, a server finishes what it has begun, and what is new gets 503, /health too."""
+    with held() as (engine, server):
+        thread, results = in_thread(lambda: ask(server, "a"))
+        until(lambda: engine.begun)
+        server.gate.stop()
+        refused = ask(server, "b")
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        assert server.http.get("/health").status_code == 503
+        engine.open.set()
+        thread.join(PATIENCE)
+        assert results[0].status_code == 200
+        assert engine.seen == {"a"}
+
+
+def test_no_other_site_may_ask(small: Served) -> None:
+    """A page of another site is given no leave to ask, and what it can send without leave is refused."""
+    origin = {"Origin": "https://example.com"}
+    asked = small.http.options("/rerank", headers={**origin, "Access-Control-Request-Method": "POST"})
+    assert "access-control-allow-origin" not in asked.headers
+    simple = small.http.post("/rerank", content=b"{}", headers={**origin, "Content-Type": "text/plain"})
+    assert simple.status_code == 415
+
+
+def test_threads_end() -> None:
+    """Nothing of a server is left running after it has stopped."""
+    before = set(threading.enumerate())
+    engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
+    with served({"one": engine}) as server:
+        assert ask(server, "a").status_code == 200
+    assert set(threading.enumerate()) <= before
