@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from evidence_measures import RESAMPLES, interval, ranked
 from evidence_methods import cosine
-from evidence_sets import rows
 from ir_measures import RR
 from numpy.typing import NDArray
+from reading import rows
 from sklearn.metrics import roc_auc_score
 
 from rerank_nli import NLIReranker, load

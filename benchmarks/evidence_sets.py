@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from reading import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,15 +46,6 @@ class Set(NamedTuple):
     queries: list[Query]
     aims: dict[str, tuple[str, ...]]
     whole: bool = False
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines."""
-    if not path.is_file():
-        message = f"{path} is missing: --data is the folder that the benchmark's own text describes"
-        raise SystemExit(message)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def scifact(data: Path, split: str) -> Set:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from evidence_measures import interval
-from evidence_sets import rows
+from reading import rows
 
 from rerank_nli import NLIReranker, load
 from rerank_nli.grounding import verdict

@@ -9,14 +9,12 @@ turns, medians. Needs openvino; DIR holds nli/{mnli_dev_matched,snli_dev,qnli_de
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import logging
 import platform
 import tempfile
 import time
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +24,7 @@ import onnxruntime
 import openvino
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+from reading import rows
 
 from rerank_nli import OnnxEngine
 from rerank_nli.batches import PairTemplate, in_batches
@@ -50,14 +49,6 @@ SETS = ("mnli_dev_matched", "snli_dev", "qnli_dev")
 ALONE_ROWS = 500
 BATCH, LENGTH, ROUNDS = 32, 128, 9
 SHIPPED = ("fp32", "int8 weights, fp32 compute", "int8 weights, int8 compute by token")
-
-
-def rows(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    if not path.is_file():
-        message = f"{path} is missing.\n\n{__doc__}"
-        raise SystemExit(message)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in islice(file, count)]
 
 
 def make_forms(checkpoint: Path, folder: Path) -> dict[str, Path]:

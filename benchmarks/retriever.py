@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import json
 import platform
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from model2vec import StaticModel
+from reading import rows
 
 from rerank_nli.manifest import sha256
 
@@ -46,11 +46,6 @@ class Collection(NamedTuple):
     passages: list[str]
     queries: list[str]
     relevant: list[set[int]]
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def scifact(folder: Path, split: str) -> Collection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import shutil
@@ -10,6 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from reading import rows
 
 from rerank_nli.checkpoints import read_json
 from rerank_nli.demo import CORPUS, read_corpus
@@ -26,14 +27,6 @@ NAMES = ("contradiction", "entailment", "neutral")
 HEAD = 1.5  # standard deviation of the head's weights: so large that scores lie all over 0..1
 SETS = {"wikiqa": 0.4, "fm2": 0.45, "scifact": 0.15}  # of the pairs of real lengths
 PASSAGES = 10  # most of a ranking
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        message = f"{path} is missing.\n\n{__doc__}"
-        raise SystemExit(message)
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def abstracts(data: Path) -> dict[str, str]:

@@ -8,13 +8,13 @@ beside this file, with the passages of the demo corpus.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from reading import rows
 from sklearn.metrics import roc_auc_score
 
 from rerank_nli import NLIReranker, load
@@ -57,11 +57,6 @@ ANSWERS: dict[str, Callable[[str, str], str]] = {
     "{answer}": lambda _, a: a,
     "{answer} is the answer.": lambda _, a: f"{a} is the answer.",
 }
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def qnli(reranker: NLIReranker, pairs: list[dict[str, Any]], form: Callable[[str], str]) -> dict[str, float]:

@@ -8,13 +8,13 @@ retrieval/scifact/{claims_train,corpus}.jsonl.gz.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from reading import rows
 from sklearn.metrics import roc_auc_score
 
 from rerank_nli import NLIReranker, Ranking, load
@@ -30,11 +30,6 @@ class Document(NamedTuple):
     text: str
     label: str
     evidence: list[tuple[int, int]]
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 def join(sentences: list[str], chosen: set[int]) -> tuple[str, list[tuple[int, int]]]:
