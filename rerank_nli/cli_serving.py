@@ -56,6 +56,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     from rerank_nli.server import create_app
 
+    port = counted("--port", options.port, least=0, most=65_535)
     app = create_app(
         _engines(options),
         limits=_limits(options),
@@ -91,7 +92,7 @@ def _serve(options: argparse.Namespace) -> int:
         uvicorn.Config(
             app,
             host=options.host,
-            port=options.port,
+            port=port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -124,7 +125,13 @@ def _limits(options: argparse.Namespace) -> Limits:
 
     keys: tuple[str, ...] = ()
     if options.api_key_file:
-        keys = tuple(filter(None, map(str.strip, options.api_key_file.read_text(encoding="utf-8").splitlines())))
+        text = options.api_key_file.read_text(encoding="utf-8-sig", errors="replace")
+        keys = tuple(filter(None, map(str.strip, text.splitlines())))
+        if not all(map(str.isascii, keys)):
+            message = (
+                f"{options.api_key_file} has a token with more than ASCII, which headers do not bring: choose another"
+            )
+            raise InputError(message)
         if not keys:
             message = f"{options.api_key_file} holds no token: write one into it, on a line of its own"
             raise InputError(message)

@@ -63,7 +63,7 @@ def serving(*options: str) -> Iterator[Serving]:
 def test_serve(bundled: NLIReranker, tmp_path: Path) -> None:
     """It serves models by name behind the tokens of a file, writes a line of JSON for each request, and stops."""
     keys = tmp_path / "keys"
-    keys.write_text("\nopen sesame\n  second  \n", encoding="utf-8")
+    keys.write_text("\ufeffopen sesame\n\n  second  \n", encoding="utf-8")
     with serving("--model", "a=mini", "--model", "rerank-v3.5=mini", "--api-key-file", str(keys)) as server:
         asked = {"query": CLAIM, "documents": PASSAGES, "model": "rerank-v3.5"}
         assert server.http.post("/v2/rerank", json=asked).status_code == 401
@@ -104,6 +104,7 @@ def test_graceful_stop() -> None:
         (["--model", "=mini"], "expected NAME=PATH"),
         (["--model", "a=mini", "--model", "a=mini"], "there is a 'a' already"),
         (["--model", "a=/nowhere/at/all"], "no such folder"),
+        (["--port", "65536"], "--port=65536: expected a whole number from 0 to 65535"),
         (["--queue", "0"], "--queue"),
         (["--deadline", "nan"], "--deadline=nan: expected a number"),
         (["--wait-ms", "-1"], "--wait-ms=-1.0: expected a number"),
@@ -125,6 +126,15 @@ def test_no_key_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     empty.write_text("\n \n", encoding="utf-8")
     assert main(["serve", "--port", "0", "--api-key-file", str(empty)]) == 2
     assert "holds no token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_keys_that_no_header_brings(tmp_path: Path, encoding: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of tokens with more than ASCII, be it another encoding's marks, is refused: it would open to nobody."""
+    keys = tmp_path / "keys"
+    keys.write_text("sésame\n", encoding=encoding)
+    assert main(["serve", "--port", "0", "--api-key-file", str(keys)]) == 2
+    assert f"{keys} has a token with more than ASCII" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("engine", ["auto", "torch", "onnx"])
