@@ -52,7 +52,7 @@ def add_score(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--prefix", default="", help="of the new columns' names")
     command.add_argument("--processes", type=int, help="that score, with a share of the cores each; --ray: actors")
-    command.add_argument("--ray", metavar="ADDRESS", help='score on a Ray cluster: "auto", "local" or ray://HOST:PORT')
+    command.add_argument("--ray", metavar="ADDRESS", help='score on a Ray cluster: "auto", "local" or HOST:PORT')
     add_model(command)
     add_settings(command)
     command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')

@@ -128,9 +128,7 @@ def _limits(options: argparse.Namespace) -> Limits:
         text = options.api_key_file.read_text(encoding="utf-8-sig", errors="replace")
         keys = tuple(filter(None, map(str.strip, text.splitlines())))
         if not all(map(str.isascii, keys)):
-            message = (
-                f"{options.api_key_file} has a token with more than ASCII, which headers do not bring: choose another"
-            )
+            message = f"{options.api_key_file} has a token with more than ASCII, which no header brings: choose another"
             raise InputError(message)
         if not keys:
             message = f"{options.api_key_file} holds no token: write one into it, on a line of its own"

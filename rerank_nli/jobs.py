@@ -19,7 +19,7 @@ from rerank_nli.errors import InputError, InputTypeError, QueryTooLongError
 from rerank_nli.manifest import sha256
 from rerank_nli.rows import as_json, form_of, read_rows, write_rows
 from rerank_nli.scorer import FEWEST_TOKENS
-from rerank_nli.tables import merged_schema, schema_of, write_table
+from rerank_nli.tables import merged_schema, require_writable, schema_of, write_table
 from rerank_nli.workers import Part, in_turn
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def _look(source: Path, out: Path, engine: Engine, chosen: Mapping[str, str] | N
     if not count:
         message = f"{source} holds no rows"
         raise InputError(message)
+    if to_table and not table:
+        require_writable(source, schema)
     return _Look(count, roles, list(names), schema)
 
 
@@ -199,7 +201,7 @@ def _claimed(folder: Path, about: Mapping[str, Any]) -> Path:
     """The folder of the parts, new or with those of the same job."""
     card = folder / _JOB
     if card.is_file():
-        held = json.loads(card.read_text(encoding="utf-8"))
+        held = _mapping(card)
         changed = {name: (held.get(name), value) for name, value in about.items() if held.get(name) != value}
         if changed:
             other = "; ".join(f"{name} {then!r:.40}, now {now!r:.40}" for name, (then, now) in changed.items())
@@ -261,10 +263,10 @@ def _file(folder: Path, first: int, end: int) -> Path:
 def _scores(folder: Path, rows: int) -> Iterator[dict[str, Any]]:
     """What each row gained, in order, from parts that follow each other from the first row to the last."""
     first = 0
-    for path in sorted(folder.glob("*-*.json")):
-        start, end = map(int, path.stem.split("-"))
-        columns = json.loads(path.read_bytes())
+    for path in sorted(folder.glob("[0-9]*-[0-9]*.json")):
+        columns = _mapping(path)
         values = list(zip(*columns.values(), strict=True))
+        start, end = map(int, path.stem.split("-"))
         if start != first or len(values) != end - start:
             break
         first = end
@@ -272,6 +274,14 @@ def _scores(folder: Path, rows: int) -> Iterator[dict[str, Any]]:
     if first != rows:
         message = f"{folder} was changed: row {first + 1} is missing or not alone; delete it, and start again"
         raise InputError(message)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a file of ours holds; nothing, where it was damaged."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (TypeError, ValueError):
+        return {}
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ __all__ = ["FORMS", "as_json", "form_of", "read_rows", "write_rows"]
 
 FORMS = (".jsonl", ".csv", ".parquet")
 _BATCH = 2048  # rows of Parquet that are held at a time
+_CELL = 2**26  # most characters of a cell of CSV: Python's own limit is less than a list of passages takes
 
 
 def form_of(path: Path) -> str:
@@ -65,6 +66,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    csv.field_size_limit(max(_CELL, csv.field_size_limit()))
     with _text(path) as file:
         reader = csv.DictReader(file)
         _once(reader.fieldnames or ())

@@ -120,6 +120,8 @@ class Requests:
             except (asyncio.TimeoutError, TimeoutError) as error:
                 late = f"the body did not arrive within {limits.deadline:g} seconds"
                 raise RefusalError(408, late) from error
+            if message["type"] == "http.disconnect":
+                raise RefusalError(CLIENT_GONE, "the client has left")
             size += len(message.get("body", b""))
             if max(size, declared) > limits.body_bytes:
                 large = (

@@ -11,9 +11,8 @@ from rerank_nli.rows import form_of, read_rows
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import BinaryIO
 
-__all__ = ["merged_schema", "schema_of", "write_table"]
+__all__ = ["merged_schema", "require_writable", "schema_of", "write_table"]
 
 _GROUP = 32_768  # rows that are held and written at a time
 
@@ -32,7 +31,7 @@ def merged_schema(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:  # noq
     """A schema for these rows and for those that another, or None, was for.
 
     Raises:
-        InputError: a column with values of two kinds.
+        InputError: a column with values of two kinds, or of none of Parquet's.
         MissingExtraError: Parquet needs pyarrow.
     """
     pa = require("pyarrow", "parquet")
@@ -41,14 +40,28 @@ def merged_schema(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:  # noq
         try:
             found = pa.schema([(name, pa.array([row.get(name) for row in rows]).type)])
             merged = pa.unify_schemas([merged, found], promote_options="permissive")
-        except (TypeError, ValueError) as error:  # noqa: PERF203 - it names the column
-            message = f"column {name!r} holds values of two kinds, and Parquet needs one ({error}): write .jsonl"
+        except (TypeError, ValueError, OverflowError) as error:  # noqa: PERF203 - it names the column
+            message = f"column {name!r} holds values that are not of one kind of Parquet's ({error}): write .jsonl"
             raise InputError(message) from error
     return merged
 
 
+def require_writable(source: Path, schema: Any) -> None:  # noqa: ANN401
+    """Refuse rows that Parquet cannot hold in this schema, by writing them to nowhere.
+
+    Raises:
+        InputError: something in them; the message names the file.
+        MissingExtraError: Parquet needs pyarrow.
+    """
+    try:
+        write_table(require("pyarrow", "parquet").MockOutputStream(), source, schema, (), iter(()), lists=False)
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        message = f"{source} cannot be written as Parquet ({error}): write .jsonl"
+        raise InputError(message) from error
+
+
 def write_table(
-    file: BinaryIO,
+    file: Any,  # noqa: ANN401 - of Python's or of pyarrow's
     source: Path,
     own: Any,  # noqa: ANN401
     names: Sequence[str],

@@ -170,7 +170,8 @@ def test_openvino_takes_its_own() -> None:
 )
 def test_on_a_processor_that_computes_in_bf16(asked: dict[str, str], machine: dict[str, bool], opened: str) -> None:
     """There OpenVINO comes first, then torch, then the processor's int8; a dtype or engine that was asked for stays."""
-    names = preferred(**{"engine": "auto", "dtype": "auto", **asked}, bf16=True, int8=(AVX2,), **machine)
+    engine, dtype = asked.get("engine", "auto"), asked.get("dtype", "auto")
+    names = preferred(engine, dtype, bf16=True, int8=(AVX2,), **machine)
     assert next(name for name in names if name in FULL) == opened
 
 

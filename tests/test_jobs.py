@@ -415,9 +415,63 @@ def test_json_into_parquet(tmp_path: Path) -> None:
     assert found[-1]["b"] == ["x"]
     asked: list[tuple[str, str]] = []
     source = write(tmp_path / "in.jsonl", [{**pair, "a": 1}] * PART + [{**pair, "a": "one"}])
-    with pytest.raises(InputError, match=r"row 2049 to 2049: column 'a' holds values of two kinds.* write \.jsonl"):
+    with pytest.raises(
+        InputError, match=r"row 2049 to 2049: column 'a' holds values that are not of one kind.* write \.jsonl"
+    ):
         score_file(source, tmp_path / "two.parquet", scorer(asked))
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([2**70], "row 1 to 1: column 'a' holds values that are not of one kind"),
+        (["\ud800"], "row 1 to 1: column 'a' holds values that are not of one kind"),
+        ([2**60 + 1, *[None] * PART, 0.5], "cannot be written as Parquet"),
+        ([{}], "cannot be written as Parquet"),
+    ],
+    ids=["huge", "surrogate", "rounded", "no-fields"],
+)
+def test_what_parquet_cannot_hold(tmp_path: Path, values: list[object], message: str) -> None:
+    """Values that Parquet has no form for, alone or beside the others of their column, are found before the work."""
+    pytest.importorskip("pyarrow")
+    asked: list[tuple[str, str]] = []
+    pair = {"premise": "e=0.5,c=0.1", "hypothesis": "a"}
+    source = write(tmp_path / "in.jsonl", [{**pair, "a": value} for value in values])
+    with pytest.raises(InputError, match=rf"{message}.* write \.jsonl"):
+        score_file(source, tmp_path / "out.parquet", scorer(asked))
+    assert (asked, sorted(path.name for path in tmp_path.iterdir())) == ([], ["in.jsonl"])
+
+
+def test_wide_cells(tmp_path: Path) -> None:
+    """A list of passages may be longer than the 131,072 characters that Python's reader of CSV allows a cell."""
+    passages = ["e=0.5,c=0.1", "e=0.9,c=0 " + "and more " * 20_000]
+    source = write(tmp_path / "in.jsonl", [{"query": "a", "passages": passages}])
+    score_file(source, tmp_path / "one.csv", scorer())
+    score_file(tmp_path / "one.csv", tmp_path / "two.csv", scorer(), prefix="again_")
+    row = read(tmp_path / "two.csv")[0]
+    assert row["again_score"] == row["score"]
+
+
+@pytest.mark.parametrize("held", [b"", b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("job.json", "holds parts of another job"), (f"{0:012d}-{PART:012d}.json", "row 1 is missing or not alone")],
+)
+def test_damaged_parts(tmp_path: Path, name: str, message: str, held: bytes) -> None:
+    """A file of a job that a disk has damaged ends in one error, which says what to delete."""
+    source, out = write(tmp_path / "in.jsonl", rows(PART + 1)), tmp_path / "out.jsonl"
+
+    def stop(done: int, _: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_file(source, out, scorer(), report=stop)
+    (tmp_path / "out.jsonl.parts" / name).write_bytes(held)
+    with pytest.raises(InputError, match=rf"{message}.* delete it"):
+        score_file(source, out, scorer())
+    assert not out.exists()
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

@@ -90,6 +90,17 @@ def test_client_leaves() -> None:
         assert engine.begun[-1] == ["e"]
 
 
+def test_client_leaves_early() -> None:
+    """A client that leaves before all of its body is there has left; it does not count as one that sent no JSON."""
+    engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
+    with served({"one": engine}) as server:
+        with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0)) as client:
+            head = "POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+            client.sendall(head.encode() + b'{"query"')
+        until(lambda: server.metric("requests_total", route="/rerank") == 1)
+        assert server.metric("requests_total", status="499") == 1
+
+
 def test_small_beside_large() -> None:
     """A small request that comes after a large one is answered before most of that is scored."""
     with held(**ONE_BY_ONE, wait_ms=0) as (engine, server):

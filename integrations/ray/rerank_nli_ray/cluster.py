@@ -37,7 +37,7 @@ def on_cluster(
             "cuda" asks for a GPU.
 
     Raises:
-        InputError: what an actor refuses.
+        InputError: what an actor refuses; an address that is none.
         ConnectionError: there is no such cluster.
         ChildProcessError: actors were lost again and again.
     """
@@ -46,7 +46,11 @@ def on_cluster(
     def spread(parts: Iterable[Any]) -> Generator[tuple[Any, dict[str, list[Any]]]]:
         ours = not ray.is_initialized()
         if ours:
-            ray.init(None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+            try:
+                ray.init(None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+            except ValueError as error:
+                message = f"Ray cannot use the address {address!r}: {error}"
+                raise InputError(message) from error
         lives = {"max_restarts": _LIVES, "max_task_retries": _LIVES}
         start = functools.partial(
             ray.remote(NLIScorer).options(num_cpus=cpus, num_gpus=gpus, **lives).remote, **settings

@@ -120,6 +120,18 @@ def test_the_command_scores_on_a_cluster(cluster: str, tmp_path: Path) -> None:
     assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
 
 
+def test_an_address_that_is_none(tmp_path: Path) -> None:
+    """What Ray cannot read as an address ends in status 2 and one line that names it."""
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"premise": "a", "hypothesis": "b"}\n', encoding="utf-8")
+    program = Path(sys.executable).parent / "rerank-nli"
+    command = [str(part) for part in (program, "score", source, "-o", tmp_path / "out.csv", "--ray", "nonsense")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("rerank-nli: Ray cannot use the address 'nonsense': ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
 def test_what_an_actor_refuses_is_told(cluster: str, tmp_path: Path) -> None:
     """Rows that a cluster cannot score, and weights that are others there, end in an error that says which."""
     source = tmp_path / "rows.jsonl"
