@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--claims", type=int, default=100, help="of dev, the first so many")
+    parser.add_argument("--claims", type=int, default=60, help="of dev, the first so many")
     parser.add_argument("--kept", type=Path, default=Path("build/evidence"), help="folder for logits")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()

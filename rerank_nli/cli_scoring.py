@@ -96,6 +96,11 @@ def _columns(given: Sequence[str] | None) -> dict[str, str] | None:
     if wrong:
         message = f"--column {wrong[0]}: expected ROLE=NAME, as premise=text"
         raise InputError(message)
+    roles = [one.partition("=")[0] for one in given]
+    twice = [role for role in roles if roles.count(role) > 1]
+    if twice:
+        message = f"--column {twice[0]}=… is said twice: a role is in one column"
+        raise InputError(message)
     return dict(one.split("=", 1) for one in given)
 
 

@@ -41,6 +41,8 @@ def add_serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("--request-threads", type=int, default=32, help="requests that are worked on at a time")
     command.add_argument("--deadline", type=float, default=300, help="seconds for a request; after them, 504")
     command.add_argument("--max-megabytes", type=int, default=64, help="of a request's body; beyond it, 413")
+    command.add_argument("--max-total-megabytes", type=int, default=256, help="of all bodies at a time; then, 429")
+    command.add_argument("--max-characters", type=int, default=200_000, help="of one text; beyond it, 413")
     command.add_argument("--max-passages", type=int, default=10_000, help="of a request; beyond it, 413")
     command.add_argument("--batch-tokens", type=int, default=4_096, help="most tokens of a batch")
     command.add_argument("--wait-ms", type=float, default=2, help="how long a small batch waits for more")
@@ -138,7 +140,9 @@ def _limits(options: argparse.Namespace) -> Limits:
         threads=counted("--request-threads", options.request_threads),
         deadline=_positive("--deadline", options.deadline),
         body_bytes=counted("--max-megabytes", options.max_megabytes) * _MEGABYTE,
+        bodies_bytes=counted("--max-total-megabytes", options.max_total_megabytes) * _MEGABYTE,
         passages=counted("--max-passages", options.max_passages),
+        characters=counted("--max-characters", options.max_characters),
         keys=keys,
     )
 

@@ -96,20 +96,41 @@ def score_file(
     look = _look(source, out, reranker.engine, columns, prefix)
     names = {name: prefix + name for name in gained(look.roles)}
     about = _about(reranker, input=content, columns=look.roles)
-    folder = _claimed(out.with_name(f"{out.name}.parts"), about)
-    _score_missing(source, folder, look, spread or in_turn(reranker), report or (lambda *_: None))
-    if sha256(source) != content:
-        message = f"{source} was changed while it was scored: delete {folder}, and start again"
-        raise InputError(message)
-    scores = ({names[name]: value for name, value in row.items()} for row in _scores(folder, look.rows))
-    with _whole(out, folder) as file:
-        if form_of(out) == ".parquet":
-            write_table(file, source, look.schema, list(names.values()), scores, lists="passages" in look.roles)
-        else:
-            rows = (row | new for (_, row), new in zip(read_rows(source), scores, strict=True))
-            write_rows(file, out, [*look.names, *names.values()], rows)
-    shutil.rmtree(folder)
+    folder = out.with_name(f"{out.name}.parts")
+    with _alone(folder):
+        _claim(folder, about)
+        _score_missing(source, folder, look, spread or in_turn(reranker), report or (lambda *_: None))
+        if sha256(source) != content:
+            message = f"{source} was changed while it was scored: delete {folder}, and start again"
+            raise InputError(message)
+        scores = ({names[name]: value for name, value in row.items()} for row in _scores(folder, look.rows))
+        with _whole(out, folder) as file:
+            if form_of(out) == ".parquet":
+                write_table(file, source, look.schema, list(names.values()), scores, lists="passages" in look.roles)
+            else:
+                rows = (row | new for (_, row), new in zip(read_rows(source), scores, strict=True))
+                write_rows(file, out, [*look.names, *names.values()], rows)
+        shutil.rmtree(folder)
     return look.rows
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other jobs off these parts; a killed one leaves them free."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"), blocking=False)
+    try:
+        with lock:
+            try:
+                _require_free(folder.with_name(folder.name.removesuffix(".parts")))  # another may have ended meanwhile
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    Path(lock.lock_file).unlink()
+    except Timeout as error:
+        message = f"another process works on {folder}: wait for it, or give another output"
+        raise InputError(message) from error
 
 
 def _require_free(out: Path) -> None:
@@ -197,8 +218,8 @@ def _about(reranker: NLIReranker, **of_job: Any) -> dict[str, Any]:  # noqa: ANN
     return dict(json.loads(json.dumps({"pairs of a part": _PAIRS, **of_job, **reranker.settings})))
 
 
-def _claimed(folder: Path, about: Mapping[str, Any]) -> Path:
-    """The folder of the parts, new or with those of the same job."""
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Have a folder for the parts, new or with those of the same job."""
     card = folder / _JOB
     if card.is_file():
         held = _mapping(card)
@@ -207,14 +228,13 @@ def _claimed(folder: Path, about: Mapping[str, Any]) -> Path:
             other = "; ".join(f"{name} {then!r:.40}, now {now!r:.40}" for name, (then, now) in changed.items())
             message = f"{folder} holds parts of another job ({other}): delete it, or give another output"
             raise InputError(message)
-        return folder
+        return
     if folder.exists() and not all(path.suffix == ".tmp" for path in folder.iterdir()):
         message = f"{folder} is in the way, and no job of ours: rename it, or give another output"
         raise InputError(message)
     folder.mkdir(exist_ok=True)
     with _whole(card, folder) as file:
         file.write(json.dumps(about, indent=2).encode())
-    return folder
 
 
 def _score_missing(source: Path, folder: Path, look: _Look, spread: Spread, report: Callable[[int, int], None]) -> None:

@@ -122,6 +122,7 @@ def _add_verbs(app: FastAPI, gate: Gate, answers: Answers) -> None:
     async def answer(request: Request, form: Any, verb: Callable[..., Any]) -> Response:  # noqa: ANN401 - any form
         state = request.state
         state.line["form"] = form  # which the log may show, if it is told to
+        gate.require_short(dict(form))
         body = await gate.run(
             request, state.arrived, lambda work: json.dumps(verb(form, work, state.id), allow_nan=False).encode()
         )
@@ -166,6 +167,7 @@ def _add_state(app: FastAPI, gate: Gate, models: Models, metrics: Metrics, since
     """The routes that say how the server is, and what it has."""
     refused: dict[int | str, dict[str, Any]] = {401: _PROBLEMS[401]}
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", responses={503: {"description": "The server is stopping."}})
     async def health() -> JSONResponse:
         """Whether the server takes requests."""

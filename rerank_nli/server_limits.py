@@ -40,7 +40,10 @@ class Limits:
         threads: how many of them are worked on at a time.
         deadline: seconds from the arrival of a request to its answer; after it, 504.
         body_bytes: most bytes of a body; beyond it, 413.
+        bodies_bytes: most bytes of all bodies that the server holds at a time; beyond it, 429.
         passages: most passages of a request, or for a check pairs of sentence and passage; beyond it, 413.
+        characters: most characters of one text; beyond it, 413. A tokenizer reads a text in one go, and lets nothing
+            else go on meanwhile: about 2 seconds for a million.
         keys: tokens of which a request must bring one; without any, all may ask.
     """
 
@@ -48,7 +51,9 @@ class Limits:
     threads: int = 32
     deadline: float = 300.0
     body_bytes: int = 64 * 2**20
+    bodies_bytes: int = 256 * 2**20
     passages: int = 10_000
+    characters: int = 200_000
     keys: tuple[str, ...] = ()
 
 
@@ -69,6 +74,7 @@ class Gate:
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="rerank-nli request")
         self._lock = threading.Lock()
         self._inside = self._working = 0
+        self.held = 0  # bytes of bodies that are here, counted by the event loop alone
         self._seconds = 0.0  # that a request takes, about
 
     @property
@@ -101,6 +107,41 @@ class Gate:
         if self._inside >= self.limits.queue:
             message = f"the server has {self._inside} requests to answer and takes no more at a time: ask again later"
             raise RefusalError(429, message, retry_after=self._retry_after())
+
+    def hold(self, size: int) -> None:
+        """Note that so many bytes more of a body are held, or fewer if below 0.
+
+        Raises:
+            RefusalError: they are more than the server holds; they are noted in any case, to be given back.
+        """
+        self.held += size
+        if size > 0 and self.held > self.limits.bodies_bytes:
+            message = (
+                f"all bodies together have more than the {self.limits.bodies_bytes} bytes that this server holds at a "
+                "time: ask again later"
+            )
+            raise RefusalError(429, message, retry_after=self._retry_after())
+
+    def require_short(self, texts: Any) -> None:  # noqa: ANN401 - what JSON has
+        """Refuse a text that would take the tokenizer too long.
+
+        Args:
+            texts: texts, or lists and mappings of them, to any depth.
+
+        Raises:
+            RefusalError: one is too long.
+        """
+        waiting = [texts]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str) and len(one) > self.limits.characters:
+                message = (
+                    f"a text has {len(one)} characters, more than the {self.limits.characters} that this server reads "
+                    f"at once: split it (it begins {one[:40]!r})"
+                )
+                raise RefusalError(413, message)
+            if isinstance(one, list | dict):
+                waiting += one.values() if isinstance(one, dict) else one
 
     async def run(self, request: Request, arrived: float, call: Callable[[Work], _Result]) -> _Result:
         """What a call returns, made in a thread while somebody waits for it.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from rerank_nli.server_limits import CLIENT_GONE, RefusalError, is_authorized
 
@@ -35,6 +36,13 @@ _TYPES = {
     503: "unavailable",
     504: "timeout",
 }
+
+
+def _route(scope: Scope) -> str:
+    """The path of the route, also of a request that was refused before it came there."""
+    routes = [scope["route"]] if "route" in scope else scope["app"].routes
+    found = (route.path for route in routes if "route" in scope or route.matches(scope)[0] is Match.FULL)
+    return next(found, "other")
 
 
 def problem(scope: Scope, status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -68,7 +76,7 @@ class Requests:
         asked = headers.get("x-request-id", "")
         own = asked if re.fullmatch(r"[\w.:/+=-]{1,128}", asked, re.ASCII) else uuid.uuid4().hex
         line: dict[str, Any] = {"id": own, "method": scope["method"], "status": 0}
-        scope["state"] = {**scope.get("state", {}), "id": own, "arrived": arrived, "line": line}
+        scope["state"] = {**scope.get("state", {}), "id": own, "arrived": arrived, "line": line, "held": 0}
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -78,7 +86,7 @@ class Requests:
 
         try:
             self._require_welcome(scope, headers)
-            await self._app(scope, self._limited(headers, receive, arrived), answer)
+            await self._app(scope, self._limited(scope, headers, receive), answer)
         except RefusalError as refusal:
             await problem(scope, refusal.status_code, refusal.detail, dict(refusal.headers or {}))(
                 scope, receive, answer
@@ -90,6 +98,7 @@ class Requests:
             message = f"an error on the server's side, which its log has under the id {own}"
             await problem(scope, 500, message)(scope, receive, answer)
         finally:
+            self._gate.hold(-scope["state"]["held"])
             self._done(scope, line, time.monotonic() - arrived)
 
     def _require_welcome(self, scope: Scope, headers: Headers) -> None:
@@ -103,27 +112,29 @@ class Requests:
         if scope["method"] == "POST":
             self._gate.require_open()
 
-    def _limited(self, headers: Headers, receive: Receive, arrived: float) -> Receive:
+    def _limited(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """What receives a body, up to its limits of bytes and of time."""
         limits = self._gate.limits
         length = headers.get("content-length", "")
         declared = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
-        size, whole = 0, False
+        state, whole = scope["state"], False
 
         async def receive_some() -> Message:
-            nonlocal size, whole
+            nonlocal whole
             if whole:
                 return await receive()
             try:
-                left = arrived + limits.deadline - time.monotonic()
+                left = state["arrived"] + limits.deadline - time.monotonic()
                 message = await asyncio.wait_for(receive(), max(0.0, left))
             except (asyncio.TimeoutError, TimeoutError) as error:
                 late = f"the body did not arrive within {limits.deadline:g} seconds"
                 raise RefusalError(408, late) from error
             if message["type"] == "http.disconnect":
                 raise RefusalError(CLIENT_GONE, "the client has left")
-            size += len(message.get("body", b""))
-            if max(size, declared) > limits.body_bytes:
+            more = len(message.get("body", b""))
+            state["held"] += more
+            self._gate.hold(more)
+            if max(state["held"], declared) > limits.body_bytes:
                 large = (
                     f"the body has more than the {limits.body_bytes} bytes that this server reads: send less at once"
                 )
@@ -134,7 +145,7 @@ class Requests:
         return receive_some
 
     def _done(self, scope: Scope, line: dict[str, Any], seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"
+        route = _route(scope)
         line |= {"route": route, "seconds": round(seconds, 4)}
         self._metrics.answered(route, line["status"] or CLIENT_GONE, seconds)
         form = line.pop("form", None)

@@ -260,6 +260,24 @@ def test_parts_of_another_job_are_refused(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "out.jsonl.parts").iterdir()} == kept
 
 
+def test_two_jobs_on_one_output(tmp_path: Path) -> None:
+    """A job on the parts of another that still runs is refused, and that one ends as if alone."""
+    source, out = write(tmp_path / "in.jsonl", rows(PART + 5)), tmp_path / "out.jsonl"
+    refused: list[str] = []
+
+    def report(done: int, _: int) -> None:
+        if done == PART:
+            with pytest.raises(InputError) as caught:
+                score_file(source, out, scorer())
+            refused.append(str(caught.value))
+
+    assert score_file(source, out, scorer(), report=report) == PART + 5
+    assert len(refused) > 0
+    assert all("another process works on" in message for message in refused)
+    assert len(read(out)) == PART + 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
 def test_what_is_in_the_way_stays(tmp_path: Path) -> None:
     """An output that is there, and a folder that is no job's, are refused and left alone."""
     source = write(tmp_path / "in.jsonl", rows(3))

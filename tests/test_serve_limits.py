@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ def test_full() -> None:
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error_type"] == "overloaded"
+        assert server.metric("requests_total", route="/rerank", status="429") == 1
         assert server.metric("requests_inside") == 2
         assert server.metric("requests_waiting") == 1
         engine.open.set()
@@ -121,8 +123,52 @@ def test_small_beside_large() -> None:
 def small() -> Iterator[Served]:
     """A server of small requests."""
     engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
-    with served({"one": engine}, limits=Limits(body_bytes=1_000, passages=3)) as server:
+    with served(
+        {"one": engine}, limits=Limits(body_bytes=1_000, bodies_bytes=1_200, passages=3, characters=300)
+    ) as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rerank", {"query": "q" * 301, "texts": ["a"]}),
+        ("/rerank", {"query": "q", "texts": ["a", "b" * 301]}),
+        ("/rerank", {"query": "q", "documents": [{"text": "a" * 301}]}),
+        ("/rerank", {"query": "q", "documents": ["a"], "template": "{query}" + "t" * 301}),
+        ("/v2/rerank", {"query": "q", "documents": ["a" * 301]}),
+        ("/predict", {"inputs": [["a" * 301, "b"]]}),
+        ("/v1/verify", {"claim": "q", "passages": ["a" * 301]}),
+        ("/v1/check", {"answer": "q" * 301, "passages": ["a"]}),
+    ],
+)
+def test_too_long(small: Served, path: str, body: dict[str, Any]) -> None:
+    """A text that would hold the tokenizer up is 413 with both numbers, wherever it stands."""
+    response = small.http.post(path, json=body)
+    assert response.status_code == 413
+    assert re.search(r"a text has 30\d characters, more than the 300", response.json()["message"])
+
+
+def test_bodies_together(small: Served) -> None:
+    """Bodies that are held at a time, whole or not, have a limit together; what has left counts no more."""
+    head = "POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n"
+    body = {"query": "q", "texts": ["a " * 140, "b " * 140, "c " * 140]}
+    before = small.metric("requests_total", status="499")
+    with socket.create_connection(("127.0.0.1", httpx.URL(small.url).port or 0)) as client:
+        client.sendall(head.encode() + b" " * 900)
+        until(lambda: small.gate.held == 900)
+        refused = small.http.post("/rerank", json=body)
+        assert refused.status_code == 429
+        assert "more than the 1200 bytes" in refused.json()["message"]
+        assert int(refused.headers["Retry-After"]) >= 1
+    until(lambda: small.metric("requests_total", status="499") == before + 1)
+    assert small.http.post("/rerank", json=body).status_code == 200
+    assert small.metric("requests_total", route="/rerank", status="429") >= 1
+
+
+def test_health_without_a_body(small: Served) -> None:
+    """Who balances loads may ask for the head of /health alone."""
+    assert small.http.head("/health").status_code == 200
 
 
 @pytest.mark.parametrize(
