@@ -143,11 +143,24 @@ def test_forms_are_what_was_measured() -> None:
         assert f"| {name} | {figures} |" in README, name
 
 
+def test_speeds_are_what_was_measured() -> None:
+    """Each row of the README's table of speeds has the committed benchmark's medians."""
+    measured = json.loads((ROOT / "benchmarks/results/speed.json").read_text(encoding="utf-8"))
+    workloads = [
+        row["libraries"] for model in ("MiniLM", "DeBERTa-v3-small") for row in measured[model]["workloads"].values()
+    ]
+    for kind, scores in measured["MiniLM"]["scores"].items():
+        if kind != "pairs that fit":
+            cells = [(one[kind]["pairs/s"][0], one[kind]["ratio"][0]) if kind in one else None for one in workloads]
+            shown = " | ".join("{:.0f}, {:.2f}".format(*cell) if cell else "–" for cell in cells)
+            assert f"| {shown} | {scores['Kendall tau']:.3f} |" in README, kind
+
+
 def test_figures_are_of_the_bundled_weights() -> None:
     """Every benchmark of the NLI model was run on the weights that are bundled, and the model card says the same."""
     bundled = json.loads((ROOT / "rerank_nli/mini/nli/manifest.json").read_text(encoding="utf-8"))
     fingerprint = load().fingerprint
-    for name in ("accuracy", "demo_corpus", "evidence", "growth", "templates", "windows"):
+    for name in ("accuracy", "cascade", "demo_corpus", "evidence", "growth", "templates", "windows"):
         result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
         assert result["fingerprint"] == fingerprint, name
         if name == "accuracy":
