@@ -100,7 +100,7 @@ def _once(names: Sequence[str]) -> None:
 def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
     """A row as a mapping, from JSON or from a table."""
     try:
-        row = json.loads(row, parse_constant=_constant) if isinstance(row, str) else row
+        row = json.loads(row) if isinstance(row, str) else row
     except (ValueError, RecursionError) as error:
         message = f"no JSON: {row:.60}"
         raise InputError(message) from error
@@ -111,12 +111,6 @@ def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
         message = f"it has more cells than the header, which names {len(row) - 1}"
         raise InputError(message)
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
-
-
-def _constant(name: str) -> None:
-    """NaN, which many tools write, is nothing; Infinity is no JSON and could not be written again."""
-    if name != "NaN":
-        raise ValueError(name)
 
 
 def write_rows(file: BinaryIO, path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

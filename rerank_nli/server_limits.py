@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.exceptions import HTTPException
 
+from rerank_nli.errors import RerankNLIError
 from rerank_nli.shared_engine import CancelledError, DeadlineError, Work
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Limits:
     keys: tuple[str, ...] = ()
 
 
-class RefusalError(HTTPException):
+class RefusalError(HTTPException, RerankNLIError):
     """A request that is not answered, and why."""
 
     def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
