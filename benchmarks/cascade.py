@@ -14,31 +14,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from evidence import DEPTH
 from evidence_measures import ranked, relevant
-from evidence_methods import DEFAULT, Remembering, bm25, nli, static
+from evidence_methods import DEFAULT, Remembering, bm25, milliseconds, nli, static
 from evidence_sets import retrieved, scifact
 from ir_measures import nDCG
 
-from rerank_nli import Engine, NLIReranker, load
+from rerank_nli import load
 from rerank_nli.scores import ALPHA, FUSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
 RESULT = Path(__file__).parent / "results" / "cascade.json"
 DEPTHS = (0, 5, 10, 20, 50, 100)
-TIMED = 5
 
 
 def cascaded(scores: Array, chosen_by: Array, depth: int) -> Array:
@@ -50,20 +45,6 @@ def cascaded(scores: Array, chosen_by: Array, depth: int) -> Array:
         out[first] = 1 + FUSIONS["linear"](scores[first], chosen_by[first], ALPHA)
     out[rest] = -np.arange(len(rest), dtype=float)
     return out
-
-
-def milliseconds(
-    engine: Engine, queries: Sequence[str], texts: Sequence[Sequence[str]], near: Sequence[Array]
-) -> dict[int, float]:
-    """Of a claim at each depth."""
-    taken: dict[int, list[float]] = {depth: [] for depth in DEPTHS[1:]}
-    for query, passages, scores in zip(queries, texts, near, strict=True):
-        for depth, found in taken.items():
-            reranker = NLIReranker(engine, cache_size=0)
-            started = time.perf_counter()
-            reranker.rank(query, passages, retrieval_scores=scores, fuse="linear", depth=depth)
-            found.append(1000 * (time.perf_counter() - started))
-    return {0: 0.0} | {depth: round(median(found), 1) for depth, found in taken.items()}
 
 
 def main() -> None:
@@ -84,8 +65,7 @@ def main() -> None:
     part = retrieved(cited, first.tolist())
     near = {name: list(np.take_along_axis(scores, first, axis=1)) for name, scores in stages.items()}
     scores = nli(engine, *DEFAULT, part).scores
-    texts = [[part.corpus[i] for i in query.passages] for query in part.queries[:TIMED]]
-    spent = milliseconds(engine.engine, queries[:TIMED], texts, near["BM25"][:TIMED])
+    spent = {0: 0.0, **milliseconds(part, engine.engine, near["BM25"], DEPTHS[1:])}
     found = {}
     for name, chosen_by in near.items():
         for depth in DEPTHS:

@@ -24,21 +24,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections import Counter
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from evidence_measures import Items, ranked, relevant, verdicts
-from evidence_methods import DEFAULT, Remembering, bm25, cosine, fused, learned, nli, relevance, stages
+from evidence_methods import DEFAULT, Remembering, bm25, cosine, fused, learned, milliseconds, nli, relevance, stages
 from evidence_report import plot, tables
 from evidence_sets import Set, all_sets, retrieved, scifact
 from ir_measures import RR, R, nDCG
 
-from rerank_nli import CalibrationError, NLIReranker, load
+from rerank_nli import CalibrationError, load
 from rerank_nli.checkpoints import read_json
 from rerank_nli.files import locate
 from rerank_nli.scorer import DIRECTIONS
@@ -57,7 +55,6 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 DEPTH = 100
 DIRECTED = 30  # claims of SciFact, for the directions that are not the default
-TIMED = 5
 VERDICTS = {"WiCE": {"refuted": "not supported", "insufficient": "not supported"}}  # what a set's verdicts are called
 
 
@@ -131,19 +128,6 @@ def by_fusion(part: Set, near: dict[str, Scores], default: Said) -> dict[str, An
     return found
 
 
-def milliseconds(part: Set, engine: Engine, near: dict[str, Scores]) -> dict[str, float]:
-    """Of the default, and of it with passages chosen by the first ten of BM25, where there are more."""
-    taken: dict[str, list[float]] = {"all passages": [], "the first 10 by BM25": []}
-    for query, scores in list(zip(part.queries, near["BM25"], strict=True))[:TIMED]:
-        texts = [part.corpus[i] for i in query.passages]
-        for spent, depth in zip(taken.values(), (None, 10), strict=True):
-            reranker = NLIReranker(engine, cache_size=0)
-            started = time.perf_counter()
-            reranker.rank(query.text, texts, retrieval_scores=scores, depth=depth)
-            spent.append(1000 * (time.perf_counter() - started))
-    return {name: round(median(spent), 1) for name, spent in taken.items()}
-
-
 def described(part: Set) -> dict[str, Any]:
     says = Counter(label for query in part.queries for label in query.says.values())
     verdict = Counter(query.verdict for query in part.queries if query.verdict)
@@ -181,10 +165,11 @@ def main() -> None:
     for part in sets:
         near = stages(part, encode)
         directions = DEFAULT[:1] if part is first else DIRECTIONS
+        spent = milliseconds(part, engine.engine, near["BM25"], (None, 10))
         found[part.name] = {
             **described(part),
             "rows": measured(part, engine, near, arguments.models, directions),
-            "ms a query": milliseconds(part, engine.engine, near),
+            "ms a query": {"all passages": spent[None], "the first 10 by BM25": spent[10]},
         }
     result = {"fingerprint": engine.fingerprint, "precision": engine.precision, "sets": found}
     (arguments.out / "evidence.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

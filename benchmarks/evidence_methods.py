@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 from hashlib import blake2b
+from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import bm25s
@@ -34,6 +36,7 @@ DEFAULT = ("passage_entails_query", "entailment")
 COSINE, STATIC = "all-MiniLM-L6-v2 cosine", "bundled retriever"
 STAGES = ("BM25", COSINE, STATIC)
 HALF = 0.5
+TIMED = 5
 AT_ONCE = 10  # queries between two looks at the file
 
 
@@ -153,6 +156,19 @@ def learned(probabilities: list[Array], retrieval: Scores, support: list[Array])
     rows = list(zip(probabilities, retrieval, support, strict=True))
     halves = [Fusion.fit(rows[1 - half :: 2], {}) for half in (0, 1)]
     return [halves[i % 2].apply(p, r) for i, (p, r, _) in enumerate(rows)]
+
+
+def milliseconds(part: Set, engine: Engine, retrieval: Scores, depths: Sequence[int | None]) -> dict[int | None, float]:
+    """Of a query at each depth, nothing remembered: the median over the first queries, the depths taking turns."""
+    taken: dict[int | None, list[float]] = {depth: [] for depth in depths}
+    for query, scores in list(zip(part.queries, retrieval, strict=True))[:TIMED]:
+        texts = [part.corpus[i] for i in query.passages]
+        for depth, spent in taken.items():
+            reranker = NLIReranker(engine, cache_size=0)
+            started = time.perf_counter()
+            reranker.rank(query.text, texts, retrieval_scores=scores, fuse="linear", depth=depth)
+            spent.append(1000 * (time.perf_counter() - started))
+    return {depth: round(median(spent), 1) for depth, spent in taken.items()}
 
 
 def relevance(model: str, part: Set) -> Scores:

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from rerank_nli.engines import Engine
 
 __all__ = [
+    "LOADING",
+    "add_calibration",
     "add_fits",
     "add_languages",
     "add_model",
     "add_settings",
+    "calibration",
     "load_model",
     "load_reranker",
     "names",
@@ -35,6 +38,8 @@ __all__ = [
     "threshold",
     "watch_languages",
 ]
+
+LOADING = ("engine", "device", "dtype", "revision", "labels", "threads")  # options that are arguments of `load`
 
 
 def add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> None:
@@ -51,8 +56,7 @@ def add_model(command: argparse.ArgumentParser, *, with_model: bool = True) -> N
 
 def load_model(options: argparse.Namespace, **instead: Any) -> Engine:  # noqa: ANN401
     """The engine that those options say, but for what is said here."""
-    names = ("engine", "device", "dtype", "revision", "labels", "threads")
-    return load(options.model, **{name: getattr(options, name) for name in names} | instead)
+    return load(options.model, **{name: getattr(options, name) for name in LOADING} | instead)
 
 
 def add_settings(command: argparse.ArgumentParser) -> None:
@@ -68,15 +72,25 @@ def add_settings(command: argparse.ArgumentParser) -> None:
 
 def add_fits(command: argparse.ArgumentParser) -> None:
     """Add the options that bring what was fitted for those settings."""
-    command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')
+    add_calibration(command)
     command.add_argument("--guarantee", help="a file that `guarantee` wrote: --threshold auto then keeps its promise")
+
+
+def add_calibration(command: argparse.ArgumentParser) -> None:
+    """Add the option that says which calibration."""
+    command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')
+
+
+def calibration(options: argparse.Namespace) -> str | None:
+    """What that option says, as NLIReranker takes it."""
+    said: str = options.calibration
+    return None if said == "none" else said
 
 
 def load_reranker(options: argparse.Namespace, **instead: Any) -> NLIReranker:  # noqa: ANN401
     """The reranker that those options say, but for what is said here."""
     if hasattr(options, "calibration"):
-        calibration = None if options.calibration == "none" else options.calibration
-        instead = {"calibration": calibration, "guarantee": options.guarantee} | instead
+        instead = {"calibration": calibration(options), "guarantee": getattr(options, "guarantee", None)} | instead
     return NLIReranker(
         load_model(options),
         direction=options.direction,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.calibration import Calibration
-from rerank_nli.cli_options import add_model, add_settings, load_reranker
+from rerank_nli.cli_options import LOADING, add_calibration, add_model, add_settings, calibration, load_reranker
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.jobs import score_file
 from rerank_nli.workers import in_processes, in_turn, threads_each
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_score"]
 
-_SETTINGS = (
-    *("model", "engine", "device", "dtype", "revision", "labels", "threads"),
-    *("direction", "combine", "score", "window", "pool"),
-)
+_SETTINGS = ("model", *LOADING, "direction", "combine", "score", "window", "pool")
 _ABOUT = """\
 Score the rows of a file: they come out in their order, with all their columns and with entailment, neutral,
 contradiction and, where there is a query, score. Finished parts are kept in a folder beside OUT until OUT is whole, so
@@ -55,8 +52,8 @@ def add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--ray", metavar="ADDRESS", help='score on a Ray cluster: "auto", "local" or HOST:PORT')
     add_model(command)
     add_settings(command)
-    command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')
-    command.set_defaults(run=_score, guarantee=None)
+    add_calibration(command)
+    command.set_defaults(run=_score)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -109,8 +106,6 @@ def _for_actors(options: argparse.Namespace, reranker: NLIReranker) -> dict[str,
     settings = {name: getattr(options, name) for name in _SETTINGS}
     if options.model != "mini" and Path(options.model).exists():
         settings["model"] = str(Path(options.model).absolute())  # an actor works in a folder of its own
-    if options.calibration not in ("auto", "none"):
-        settings["calibration"] = Calibration.load(options.calibration)
-    elif options.calibration == "none":
-        settings["calibration"] = None
+    said = calibration(options)
+    settings["calibration"] = Calibration.load(said) if said not in ("auto", None) else said
     return settings | {"template": options.template or "auto", "fingerprint": reranker.engine.fingerprint}

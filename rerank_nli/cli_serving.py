@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.cli_options import add_model
+from rerank_nli.cli_options import LOADING, add_model
 from rerank_nli.errors import InputError, counted, require
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _engines(options: argparse.Namespace) -> dict[str, Engine]:
     """The models by name, opened."""
     from rerank_nli.server_models import open_safely
 
-    how = {name: getattr(options, name) for name in ("engine", "device", "dtype", "revision", "labels", "threads")}
+    how = {name: getattr(options, name) for name in LOADING}
     engines: dict[str, Engine] = {}
     for said in options.model or ["mini"]:
         name, found, path = ("mini", "=", "mini") if said == "mini" else said.partition("=")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from rerank_nli.cli_options import add_model, add_settings, load_model, load_reranker
-from rerank_nli.errors import InputError
+from rerank_nli.inputs import require_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +76,7 @@ def add_guarantee(command: argparse.ArgumentParser) -> None:
 def _guarantee(options: argparse.Namespace) -> int:
     from rerank_nli.rows import read_rows
 
-    _require_folder(options.out)
+    require_folder(options.out)
     promising = load_reranker(options).with_guarantee(
         [row for _, row in read_rows(options.data)],
         recall=options.recall,
@@ -96,18 +96,11 @@ def _guarantee(options: argparse.Namespace) -> int:
     return 0
 
 
-def _require_folder(out: Path) -> None:
-    """A result that could not be written is refused before the work."""
-    if not out.parent.is_dir():
-        message = f"{out.parent} is no folder: {out} could not be written"
-        raise InputError(message)
-
-
 def _tune(options: argparse.Namespace) -> int:
     from rerank_nli.pairs import read_judged
     from rerank_nli.tune import TEMPLATES, tune
 
-    _require_folder(options.out)
+    require_folder(options.out)
     data = read_judged(options.data)
     tuned = tune(
         load_model(options),

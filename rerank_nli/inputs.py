@@ -23,12 +23,20 @@ __all__ = [
     "listed",
     "pair",
     "query_and_passages",
+    "require_folder",
     "retrieval",
     "text_and_id",
     "texts",
     "weights",
     "worded",
 ]
+
+
+def require_folder(out: Path) -> None:
+    """Refuse, before the work, a file that could not be written."""
+    if not out.parent.is_dir():
+        message = f"{out.parent} is no folder: {out} could not be written"
+        raise InputError(message)
 
 
 def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: ANN401

@@ -138,9 +138,7 @@ def _require_free(out: Path) -> None:
     if out.exists():
         message = f"{out} is there already: delete it, or give another name"
         raise InputError(message)
-    if not out.parent.is_dir():
-        message = f"{out.parent} is no folder: {out} could not be written"
-        raise InputError(message)
+    inputs.require_folder(out)
 
 
 def _look(source: Path, out: Path, engine: Engine, chosen: Mapping[str, str] | None, prefix: str) -> _Look:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rerank_nli.checkpoints import cached, shards
@@ -18,6 +17,7 @@ from rerank_nli.torch_engine import TorchEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from rerank_nli.engines import Engine
 
@@ -145,7 +145,7 @@ def _names(engine: str, dtype: str, device: str, has: Callable[[str], bool]) -> 
 def _chosen(file: Path, device: str, dtype: str, *, bf16: bool) -> tuple[str, str]:
     """The engine that "auto" means for a file, and the dtype; `bf16` tells what the processor computes in."""
     bf16 = bf16 and device in ("auto", "cpu") and dtype in ("auto", "bf16")
-    if file.suffix == ".xml" or (bf16 and file.name == Path(ONNX[0]).name and _has("openvino")):
+    if file.suffix == ".xml" or (bf16 and file.name == ONNX[0] and _has("openvino")):
         return "openvino", "bf16" if bf16 else dtype
     if file.suffix == ".onnx" or dtype == "int8" or not _has(*_TORCH):
         return "onnx", dtype

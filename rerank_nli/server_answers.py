@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rerank_nli.scores import softmax
 from rerank_nli.server_forms import read_texts
 from rerank_nli.server_limits import RefusalError
 from rerank_nli.windows import sentences
@@ -90,9 +91,7 @@ class Answers:
         reranker = self._models.reranker(self._asked(form.model, len(pairs), "pairs"))
         rows = reranker.predict([(premise, hypothesis) for premise, hypothesis in pairs], output="logits")  # (n, C)
         if not form.raw_scores:
-            z = rows.astype(np.float64) / reranker.engine.temperature
-            e = np.exp(z - z.max(axis=1, keepdims=True, initial=-np.inf))
-            rows = e / e.sum(axis=1, keepdims=True)
+            rows = np.array([softmax(row) for row in rows.astype(np.float64) / reranker.engine.temperature])
         names = reranker.engine.labels.names
         labelled = [
             [{"label": names[i], "score": float(row[i])} for i in np.argsort(-row, kind="stable")] for row in rows

@@ -25,41 +25,26 @@ COHERE_META = {
         "billed_units": {"type": "object", "properties": {"search_units": NUMBER}},
     },
 }
-COHERE_V2 = {
-    "type": "object",
-    "required": ["results"],
-    "additionalProperties": False,
-    "properties": {
-        "id": {"type": "string"},
-        "results": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["index", "relevance_score"],
-                "additionalProperties": False,
-                "properties": {"index": INDEX, "relevance_score": {**NUMBER, "minimum": 0, "maximum": 1}},
-            },
+
+
+def of_cohere(result: dict[str, Any], *, more: bool) -> dict[str, Any]:
+    """An answer whose results have these properties, and whether it and they may have more."""
+    row = {"type": "object", "required": ["index", "relevance_score"], "properties": {"index": INDEX, **result}}
+    return {
+        "type": "object",
+        "required": ["results"],
+        "additionalProperties": more,
+        "properties": {
+            "id": {"type": "string"},
+            "results": {"type": "array", "items": {**row, "additionalProperties": more}},
+            "meta": COHERE_META,
         },
-        "meta": COHERE_META,
-    },
-}
+    }
+
+
+COHERE_V2 = of_cohere({"relevance_score": {**NUMBER, "minimum": 0, "maximum": 1}}, more=False)
 COHERE_V1_DOCUMENT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
-COHERE_V1 = {
-    "type": "object",
-    "required": ["results"],
-    "properties": {
-        "id": {"type": "string"},
-        "results": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["index", "relevance_score"],
-                "properties": {"index": INDEX, "relevance_score": NUMBER, "document": COHERE_V1_DOCUMENT},
-            },
-        },
-        "meta": COHERE_META,
-    },
-}
+COHERE_V1 = of_cohere({"relevance_score": NUMBER, "document": COHERE_V1_DOCUMENT}, more=True)
 TEI_RERANK = {
     "type": "array",
     "items": {
