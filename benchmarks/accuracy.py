@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from evidence_measures import RESAMPLES, interval, ranked
+from evidence_measures import RESAMPLES, over, ranked
 from evidence_methods import cosine
 from ir_measures import RR
 from numpy.typing import NDArray
@@ -65,11 +65,12 @@ def further(reranker: NLIReranker, data: Path) -> dict[str, Any]:
     fever = read_pairs(data / "nli/fever_symmetric_dev.jsonl.gz")
     p, truth = predict(reranker, fever), truths(fever)
     right = (p[:, 0] > p[:, 2]) == (truth == 0)
+    of_claims = np.unique([pair.hypothesis for pair in fever], return_inverse=True)[1]
     health = read_pairs(data / "nli/healthver_dev.jsonl.gz")
     figures = measure(predict(reranker, health), truths(health), RESAMPLES)
     return {
-        "fever_symmetric_dev accuracy, entailment against contradiction": interval(
-            lambda chosen: right[chosen].mean(), len(right)
+        "fever_symmetric_dev accuracy, entailment against contradiction": over(
+            of_claims, lambda chosen: float(right[chosen].mean())
         ),
         "healthver_dev accuracy": [figures.accuracy, *figures.intervals["accuracy"]],
         "healthver_dev AUROC, support against the rest": [figures.auroc, *figures.intervals["auroc"]],
@@ -99,7 +100,8 @@ def evidence(reranker: NLIReranker, data: Path, encode: Callable[[list[str]], Ar
             lists.append(corpus[document])
             truth += [n in deciding for n in range(len(corpus[document]))]
     p = reranker.predict([(sentence, claim) for claim, some in zip(claims, lists, strict=True) for sentence in some])
-    groups = np.repeat(np.arange(len(claims)), [len(some) for some in lists])
+    numbers = np.unique(claims, return_inverse=True)[1]
+    groups = np.repeat(numbers, [len(some) for some in lists])
     near = np.concatenate(cosines(encode, claims, lists))
     return {
         "SciFact dev AUROC, evidence against other sentences": auroc(p[:, [0, 2]].max(axis=1), np.array(truth), groups),
@@ -114,13 +116,7 @@ def cosines(encode: Callable[[list[str]], Array], queries: list[str], lists: lis
 
 
 def auroc(scores: Array, truth: Array, groups: Array) -> list[float]:
-    places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-
-    def statistic(chosen: Array) -> float:
-        taken = np.concatenate([places[i] for i in chosen])
-        return float(roc_auc_score(truth[taken], scores[taken]))
-
-    return interval(statistic, len(places))
+    return over(groups, lambda chosen: float(roc_auc_score(truth[chosen], scores[chosen])))
 
 
 def main() -> None:
@@ -129,6 +125,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--kept", type=Path, default=Path("build/accuracy"), help="folder for vectors")
+    parser.add_argument("--card", type=Path, help="of the model, JSON: its temperature and scores become these")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     arguments.kept.mkdir(parents=True, exist_ok=True)
@@ -146,6 +143,13 @@ def main() -> None:
     }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
+    if arguments.card:
+        card = json.loads(arguments.card.read_text(encoding="utf-8"))
+        scores = {f"{name} accuracy": of["accuracy"] for name, of in sets.items()}
+        scores |= {f"{name} ECE, half not fitted on": of["ECE"] for name, of in sets.items()}
+        scores |= {name: value for name, (value, *_) in result["further"].items()}
+        card |= {"temperature": temperature, "scores": scores}
+        arguments.card.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

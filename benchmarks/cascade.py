@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     arguments.kept.mkdir(parents=True, exist_ok=True)
-    engine = Remembering(load(arguments.model), arguments.kept / "logits.pickle")
+    engine = Remembering(load(arguments.model), arguments.kept)
     cited = scifact(arguments.data, "dev")
     cited = cited._replace(queries=cited.queries[: arguments.claims])
     queries = [query.text for query in cited.queries]
@@ -64,7 +64,7 @@ def main() -> None:
     first = np.argsort(-stages["BM25"], axis=1, kind="stable")[:, :DEPTH]  # (q, 100)
     part = retrieved(cited, first.tolist())
     near = {name: list(np.take_along_axis(scores, first, axis=1)) for name, scores in stages.items()}
-    scores = nli(engine, *DEFAULT, part).scores
+    scores = nli(engine, *DEFAULT, part, calibration="auto").scores
     spent = {0: 0.0, **milliseconds(part, engine.engine, near["BM25"], DEPTHS[1:])}
     found = {}
     for name, chosen_by in near.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,10 @@ import ir_measures
 import numpy as np
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from rerank_nli import CalibrationError
 from rerank_nli.calibrate import by_halves
 from rerank_nli.evaluate import ece
+from rerank_nli.guarantees import Guarantee, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +67,10 @@ def relevant(part: Set, aim: tuple[str, ...]) -> list[set[int]]:
 
 
 class Items:
-    """What is known to say something or nothing, with its score: passages, or claims with their strongest passage."""
+    """What is known to say something or nothing, with its score: passages, or rows with their strongest passage.
+
+    Intervals and halves are of claims, of which some sets have several rows.
+    """
 
     def __init__(self, part: Set, scores: Scores) -> None:
         if part.whole:
@@ -72,8 +78,9 @@ class Items:
             scores = [s.max(keepdims=True) for s in scores]
         else:
             says = [[query.says[place] for place in query.passages] for query in part.queries]
-        self.count = len(says)
-        self.query = np.repeat(np.arange(self.count), [len(labels) for labels in says])
+        claim = claims(part)
+        self.count = int(claim.max()) + 1
+        self.query = np.repeat(claim, [len(labels) for labels in says])
         self.says = np.array(list(chain(*says)))
         self.scores = np.concatenate(scores)
         self.support = self.says == "entailment"
@@ -106,9 +113,32 @@ class Items:
         return interval(statistic, self.count, FEWER)
 
     def calibration(self) -> dict[str, list[float]]:
-        """ECE of the scores as probabilities of support, and by a fit on the other half of the queries."""
-        _, fitted = by_halves(self.scores, self.support, self.query)
-        return {"ECE": self._ece(self.scores), "ECE, fitted on the other half": self._ece(fitted)}
+        """ECE of the scores as probabilities of support, and by a fit on the other half of the claims."""
+        found = {"ECE": self._ece(self.scores)}
+        with suppress(CalibrationError):  # scores that say nothing, or too few of them
+            found["ECE, fitted on the other half"] = self._ece(by_halves(self.scores, self.support, self.query)[1])
+        return found
+
+    def promise(self, recall: float, confidence: float, times: int = 100) -> dict[str, float]:
+        """What a promise of recall comes to: fitted on a random half of the claims, counted on the other, many times.
+
+        One supporting passage counts for each claim, drawn at random, as the promise has it. A half is a sample itself,
+        so that its recall lies above what is promised less often than the promise is kept.
+        """
+        rng = np.random.default_rng(0)
+        reached = []
+        for seed in range(times):
+            fit = (rng.permutation(self.count) < self.count / 2)[self.query]
+            sample = Sample(self.scores[fit], self.support[fit], self.query[fit], "passages")
+            promised = Guarantee.fit(sample, "recall", recall, confidence, {"kind": "entailment"}, seed)
+            held = rng.permutation(np.flatnonzero(~fit & self.support))
+            drawn = held[np.unique(self.query[held], return_index=True)[1]]
+            reached.append(float((self.scores[drawn] >= promised.threshold).mean()))
+        return {
+            "claims of a half with support": len(drawn),
+            "mean recall": round(float(np.mean(reached)), 4),
+            f"halves with at least {recall:g}": round(float(np.mean(np.array(reached) >= recall)), 4),
+        }
 
     def _separated(self, measure: Callable[[Array, Array], float], other: str, chosen: Array) -> float:
         times = np.bincount(chosen, minlength=self.count)[self.query] * np.isin(self.says, ["entailment", other])
@@ -123,14 +153,25 @@ class Items:
         return interval(statistic, self.count, FEWER)
 
 
-def verdicts(said: Sequence[str], truth: Sequence[str]) -> dict[str, list[float]]:
-    """Accuracy and macro-F1 of verdicts."""
+def claims(part: Set) -> Array:
+    """(q,) the number of each query's text: rows of the same claim are drawn together."""
+    return np.unique([query.text for query in part.queries], return_inverse=True)[1]
+
+
+def over(groups: Array, statistic: Callable[[Array], float]) -> list[float]:
+    """Value and interval of a statistic of rows, those of a group drawn together."""
+    rows = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    return interval(lambda chosen: statistic(np.concatenate([rows[i] for i in chosen])), len(rows))
+
+
+def verdicts(said: Sequence[str], truth: Sequence[str], groups: Array) -> dict[str, list[float]]:
+    """Accuracy and macro-F1 of verdicts, those of a claim together."""
     a, b = np.array(truth), np.array(said)
     classes = sorted(set(truth))
     return {
-        "verdict accuracy": interval(lambda chosen: float((a[chosen] == b[chosen]).mean()), len(a)),
-        "verdict macro-F1": interval(
+        "verdict accuracy": over(groups, lambda chosen: float((a[chosen] == b[chosen]).mean())),
+        "verdict macro-F1": over(
+            groups,
             lambda chosen: float(f1_score(a[chosen], b[chosen], labels=classes, average="macro", zero_division=0)),
-            len(a),
         ),
     }

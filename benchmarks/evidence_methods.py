@@ -37,21 +37,21 @@ COSINE, STATIC = "all-MiniLM-L6-v2 cosine", "bundled retriever"
 STAGES = ("BM25", COSINE, STATIC)
 HALF = 0.5
 TIMED = 5
-AT_ONCE = 10  # queries between two looks at the file
+AT_ONCE = 10  # queries
+EVERY = 120  # seconds between two savings of the logits
 
 
 class Remembering:
     """An engine that keeps the logits of each pair in a file, so that no pair is scored twice."""
 
-    def __init__(self, engine: Engine, path: Path) -> None:
-        self.engine, self.path = engine, path
+    def __init__(self, engine: Engine, kept: Path) -> None:
+        self.engine = engine
+        self.path = kept / f"logits.{engine.fingerprint[:12]}.{engine.precision}.pickle"
         self.rows: dict[bytes, Array] = {}
-        if path.is_file():
-            with path.open("rb") as file:
-                fingerprint, self.rows = pickle.load(file)  # noqa: S301 - a file of this script's own
-            if fingerprint != engine.fingerprint:
-                message = f"{path} holds the logits of other weights: remove it"
-                raise SystemExit(message)
+        self.saved = time.monotonic()
+        if self.path.is_file():
+            with self.path.open("rb") as file:
+                self.rows = pickle.load(file)  # noqa: S301 - a file of this script's own
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         return getattr(self.engine, name)
@@ -68,8 +68,9 @@ class Remembering:
         """Write what is known; a run that is stopped meanwhile leaves the file as it was."""
         partial = self.path.with_suffix(".partial")
         with partial.open("wb") as file:
-            pickle.dump((self.engine.fingerprint, self.rows), file)
+            pickle.dump(self.rows, file)
         partial.replace(self.path)
+        self.saved = time.monotonic()
 
 
 class Said(NamedTuple):
@@ -124,9 +125,9 @@ def stages(part: Set, encode: Callable[[list[str]], Array]) -> dict[str, Scores]
     }
 
 
-def nli(engine: Engine, direction: str, kind: str, part: Set) -> Said:
+def nli(engine: Engine, direction: str, kind: str, part: Set, calibration: str | None = None) -> Said:
     """What an NLI model says in a direction and score kind."""
-    reranker = NLIReranker(engine, direction=direction, score=kind, cache_size=0, calibration=None)
+    reranker = NLIReranker(engine, direction=direction, score=kind, cache_size=0, calibration=calibration)
     found = Said([], [], [])
     for start in range(0, len(part.queries), AT_ONCE):
         queries = part.queries[start : start + AT_ONCE]
@@ -140,8 +141,10 @@ def nli(engine: Engine, direction: str, kind: str, part: Set) -> Said:
             found.probabilities.append(np.array([(p.entailment, p.neutral, p.contradiction) for p in in_order], float))
             three = (direction, kind) == DEFAULT and not engine.labels.binary
             found.verdicts.append(verdict(ranking.query, ranking, HALF).label if three else "")
+        last = start + AT_ONCE >= len(part.queries)
         if isinstance(engine, Remembering) and len(engine.rows) > known:
-            engine.save()
+            if last or time.monotonic() - engine.saved > EVERY:
+                engine.save()
             print(f"{part.name}, {direction}, {kind}: {len(found.scores)} of {len(part.queries)}", flush=True)
     return found
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from evidence_methods import DEFAULT, STAGES
 
+from rerank_nli.scores import ALPHA
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,7 +64,7 @@ def plot(sets: dict[str, Any], path: Path) -> None:
     shown = {name: column for name, column in SHOWN.items() if name in sets}
     for axis, (name, column) in zip(np.ravel(figure.subplots(len(shown), 1)), shown.items(), strict=True):
         rows = sets[name]["rows"]
-        wanted = [*STAGES, NLI, *(row for row in rows if row.endswith(("linear 0.2", "learned")))]
+        wanted = [*STAGES, NLI, *(row for row in rows if row.endswith((f"linear {ALPHA:g}", "learned")))]
         names = [row for row in reversed(wanted) if column in rows.get(row, {})]
         values, lows, highs = np.array([rows[row][column] for row in names]).T
         labels = [row.replace(NLI, "NLI") for row in names]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from evidence_measures import interval
+from evidence_measures import over
 from reading import rows
 
 from rerank_nli import NLIReranker, load
@@ -105,8 +105,7 @@ def measured(part: list[Row], judged: list[Judged]) -> dict[str, Any]:
         name: np.array(["not supported" if two and label != "supported" else label for label in found])
         for name, found in labels(judged).items()
     }
-    claims = [row.claim for row in part]
-    together = [np.flatnonzero(np.array(claims) == claim) for claim in dict.fromkeys(claims)]
+    claims = np.unique([row.claim for row in part], return_inverse=True)[1]
 
     def accuracy(name: str, chosen: Array) -> float:
         return float((said[name][chosen] == truth[chosen]).mean())
@@ -116,12 +115,12 @@ def measured(part: list[Row], judged: list[Judged]) -> dict[str, Any]:
         return float(np.mean([2 * (a & b).sum() / max(1, a.sum() + b.sum()) for a, b in pairs]))
 
     def over_claims(statistic: Callable[[Array], float]) -> list[float]:
-        return interval(lambda drawn: statistic(np.concatenate([together[i] for i in drawn])), len(together))
+        return over(claims, statistic)
 
     changed = [i for i, j in enumerate(judged) if j.joined.joined is not None]
     return {
         "rows": len(part),
-        "claims": len(together),
+        "claims": int(claims.max()) + 1,
         "passages of a claim": round(float(np.mean([len(row.passages) for row in part])), 1),
         "true": {label: int((truth == label).sum()) for label in classes},
         "verdicts": {

@@ -10,7 +10,8 @@ import numpy as np
 
 from rerank_nli.calibration import METHODS, Calibration
 from rerank_nli.errors import CalibrationError, InputError, counted, one_of, require
-from rerank_nli.evaluate import PLOTS, bins_of, reliability
+from rerank_nli.evaluate import PLOTS, bins_of, reliability, save_figure
+from rerank_nli.scores import KINDS
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +37,8 @@ class CalibrationReport:
         method: that of the calibration.
         before: {"ece" (Guo et al. 2017, 15 bins), "brier" (mean squared error), "nll" (mean negative log-likelihood):
             value and 95 % interval by the bootstrap over queries} of the scores as they were.
-        after: the same of calibrated scores, each by a fit on the other half of the queries.
+        after: the same of calibrated scores, each by a fit on the other half of the queries; where `method` was "auto",
+            it was chosen by these figures.
         reliability: {"before" and "after": per bin rows, mean score, share entailed}.
     """
 
@@ -76,6 +78,10 @@ def calibrate(
     if reranker.calibrated:
         message = "these scores are calibrated already: make the reranker with calibration=None"
         raise InputError(message)
+    kind = reranker.calibration_key["kind"]
+    if not KINDS[kind].is_probability:
+        message = f"a calibration is of scores in 0..1, not of score={kind!r}: use score='entailment'"
+        raise CalibrationError(message)
     query, truth = _truth(pairs)
     scores = _scores(reranker, pairs, query)
     best, calibrated = by_halves(scores, truth, query, method)
@@ -105,9 +111,16 @@ def by_halves(
         The method, and the calibrated scores (n,).
 
     Raises:
-        CalibrationError: as `Calibration.fit`, for half of the queries.
+        CalibrationError: as `Calibration.fit`, for half of the queries, whatever the method.
     """
-    halves = {name: _fitted(scores, truth, query, name) for name in METHODS if method in ("auto", name)}
+    halves, errors = {}, []
+    for name in METHODS if method == "auto" else (method,):
+        try:
+            halves[name] = _fitted(scores, truth, query, name)
+        except CalibrationError as error:  # noqa: PERF203 - another method may do
+            errors.append(error)
+    if not halves:
+        raise errors[0]
     best = min(halves, key=lambda name: float(_losses(halves[name], truth)["nll"].mean()))
     return best, halves[best]
 
@@ -129,7 +142,7 @@ def plot_calibration(report: CalibrationReport, path: str | os.PathLike[str]) ->
         axes.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], marker="o", color=color, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="score", ylabel="share entailed")
     axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
+    save_figure(figure, path)
 
 
 def _truth(pairs: Sequence[Pair]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

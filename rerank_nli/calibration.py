@@ -36,9 +36,10 @@ class Calibration(Fitted):
 
     Attributes:
         method: "platt" σ(a·logit(s) + b) (Platt 1999, on log-odds); "beta" σ(a·ln s - b·ln(1 - s) + c) (Kull et al.
-            2017); "isotonic", straight lines between the knots of a monotone fit (Zadrozny and Elkan 2002).
+            2017); "isotonic", straight lines between the knots of a monotone fit (Zadrozny and Elkan 2002), which
+            is level in places: passages there score the same, and keep the order they came in.
         parameters: coefficients and intercept, or for isotonic the knots' scores and then their probabilities.
-        key: weights, precision, direction, kind, template, window and pool of the scores that it was fitted on.
+        key: weights, precision, temperature, direction, kind, template, window and pool of the scores it was fitted on.
     """
 
     _name: ClassVar[str] = "calibration"
@@ -58,16 +59,23 @@ class Calibration(Fitted):
             key: `NLIReranker.calibration_key` of the reranker that made the scores.
 
         Raises:
-            CalibrationError: fewer than 20 rows, one class only, scores outside 0..1, or scores that fall as the truth
-                rises.
+            CalibrationError: fewer than 20 rows, labels that are not 0 or 1 or of one class only, scores outside 0..1
+                or all the same, or scores that fall as the truth rises.
         """
         one_of("calibration method", method, METHODS)
-        s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
+        given = np.asarray(labels)
+        if not np.isin(given, (0, 1)).all():
+            message = "labels of a calibration are 1 (the passage entails the query) or 0"
+            raise CalibrationError(message)
+        s, y = np.asarray(scores, dtype=np.float64), given.astype(bool)
         if s.shape != y.shape or s.ndim != 1 or len(s) < _FEWEST:
             message = f"a calibration needs at least {_FEWEST} scores with a label each, got {s.shape} and {y.shape}"
             raise CalibrationError(message)
         if not np.all((s >= 0) & (s <= 1)):
             message = "calibration needs scores in 0..1: use score='entailment' or 'entailment_vs_contradiction'"
+            raise CalibrationError(message)
+        if np.ptp(s) == 0:
+            message = f"all {len(s)} scores are {s[0]:.4g}: there is nothing to calibrate"
             raise CalibrationError(message)
         if y.all() or not y.any():
             message = f"calibration needs labels of both classes, got {int(y.sum())} true of {len(y)}"
@@ -99,13 +107,16 @@ class Calibration(Fitted):
         return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self)
 
     def _try(self) -> None:
-        self.apply(np.array([0.0, 1.0]))
+        p = self.apply(np.linspace(0, 1, 101))
+        if not ((np.diff(p) >= 0).all() and p[0] >= 0 and p[-1] <= 1):  # which NaN is not either
+            message = f"{self.method} with {self.parameters} does not rise within 0..1"
+            raise ValueError(message)
 
 
 def _sigmoid(scores: FloatArray, calibration: Calibration) -> FloatArray:
     weights, intercept = calibration.parameters
     z = _features(scores.ravel(), calibration.method) @ np.array(weights) + intercept[0]
-    return (1 / (1 + np.exp(-z))).reshape(scores.shape)
+    return np.exp(-np.logaddexp(0, -z)).reshape(scores.shape)
 
 
 def _interpolate(scores: FloatArray, calibration: Calibration) -> FloatArray:

@@ -87,15 +87,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
+def is_classifier(config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint says that it is a sequence classifier."""
+    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+
+
 def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that says that it is no sequence classifier: its head would be made of random numbers.
 
     Raises:
         InputError: another architecture.
     """
-    architectures = config.get("architectures")
-    if architectures and not any(name.endswith("ForSequenceClassification") for name in architectures):
-        message = f"{folder} holds {architectures}, not a sequence classifier: {_MEND}"
+    if config.get("architectures") and not is_classifier(config):
+        message = f"{folder} holds {config['architectures']}, not a sequence classifier: {_MEND}"
         raise InputError(message)
 
 

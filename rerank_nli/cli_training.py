@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.calibration import METHODS
+from rerank_nli.checkpoints import is_classifier, read_json
 from rerank_nli.cli_options import (
     add_languages,
     add_model,
@@ -19,7 +20,9 @@ from rerank_nli.cli_options import (
     read_card,
     watch_languages,
 )
-from rerank_nli.errors import InputError, one_of
+from rerank_nli.errors import InputError, one_of, require
+from rerank_nli.files import locate
+from rerank_nli.inputs import require_folder
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 
@@ -90,13 +93,14 @@ def _train(options: argparse.Namespace) -> int:
     from rerank_nli.pairs import read_pairs
     from rerank_nli.train import train
 
+    outputs = options.labels or _named_by(options.base)
     weights = {name: _weights(name, getattr(options, name)) for name in ("mix", "class_weights")}
     settings = {field.name: getattr(options, field.name) for field in fields(Recipe)}
     manifest = train(
-        [pair for file in options.data for pair in read_pairs(file, options.labels)],
+        [pair for file in options.data for pair in read_pairs(file, outputs)],
         options.out,
         base=options.base,
-        dev=_sets(options.dev, options.labels),
+        dev=_sets(options.dev, outputs),
         recipe=Recipe(**{**settings, **weights}),
         labels=options.labels,
         card=read_card(options.card),
@@ -108,11 +112,19 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    from rerank_nli.evaluate import PLOTS, evaluate, plot
+def _named_by(base: str) -> list[str] | None:
+    """The names of a classifier's outputs, which labels that are numbers count in; None of an encoder."""
+    config = read_json(locate(base, None) / "config.json")
+    named = config.get("id2label")
+    if not is_classifier(config) or not isinstance(named, dict):
+        return None
+    return [str(name) for _, name in sorted(named.items(), key=lambda item: int(item[0]))]
 
-    if options.plot:
-        one_of("suffix of a plot", options.plot.suffix, PLOTS)  # before the work
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rerank_nli.evaluate import evaluate, plot
+
+    _check_plot(options.plot)
     reranker = NLIReranker(load_model(options))
     sets = _sets(options.data, list(reranker.engine.labels.names))
     with watch_languages(options, reranker.engine) as show:
@@ -122,26 +134,25 @@ def _evaluate(options: argparse.Namespace) -> int:
             for name, parts in _by_language(sets).items()
         }
     rows = [row for name, parts in evaluations.items() for row in _rows(name, parts)]
-    if options.plot:
-        plot(
-            {" ".join(filter(None, (name, k))): e for name, p in evaluations.items() for k, e in p.items()},
-            options.plot,
-        )
     if options.json:
         for row in rows:
             print(json.dumps(row))
     else:
         print(_table(rows))
+    if options.plot:
+        plot(
+            {" ".join(filter(None, (name, k))): e for name, p in evaluations.items() for k, e in p.items()},
+            options.plot,
+        )
     return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
     from rerank_nli.calibrate import calibrate, plot_calibration
-    from rerank_nli.evaluate import PLOTS
     from rerank_nli.pairs import read_pairs
 
-    if options.plot:
-        one_of("suffix of a plot", options.plot.suffix, PLOTS)  # before the work
+    _check_plot(options.plot)
+    require_folder(options.out)
     reranker = load_reranker(options, calibration=None)
     pairs = [pair for file in options.data for pair in read_pairs(file, list(reranker.engine.labels.names))]
     calibration, report = calibrate(reranker, pairs, options.method, options.resamples)
@@ -159,6 +170,16 @@ def _calibrate(options: argparse.Namespace) -> int:
         ]
         print(f"{name:6s}{shown[0]:>24s}{shown[1]:>28s}")
     return 0
+
+
+def _check_plot(path: Path | None) -> None:
+    """Refuse, before the work, a plot that could not be drawn."""
+    from rerank_nli.evaluate import PLOTS
+
+    if path is not None:
+        one_of("suffix of a plot", path.suffix, PLOTS)
+        require_folder(path)
+        require("matplotlib", "eval")
 
 
 def _by_language(sets: dict[str, list[Pair]]) -> dict[str, dict[str | None, list[Pair]]]:

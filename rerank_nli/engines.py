@@ -141,9 +141,10 @@ class FolderEngine:
 
     @functools.cached_property
     def calibration(self) -> Calibration | None:
-        """The calibration.json beside the model, if there is one."""
-        beside = self.folder / "calibration.json"
-        return Calibration.load(beside) if beside.is_file() else None
+        """The calibration beside the model, that of this precision if it has its own."""
+        names = (f"calibration.{self.precision}.json", "calibration.json")
+        beside = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
+        return None if beside is None else Calibration.load(beside)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids and character offsets of each text, whole.

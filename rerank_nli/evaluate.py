@@ -237,7 +237,13 @@ def plot(evaluations: Mapping[str, Evaluation], path: str | os.PathLike[str]) ->
         right.set_yticks(range(len(names)), names, fontsize=8)
         right.set(xlabel="decided", ylabel="true")
         right.set_title(f"accuracy {evaluation.accuracy:.3f}", fontsize=10)
-    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:  # noqa: ANN401 - matplotlib is optional
+    """The same figure is the same file: without the date, and with names in an SVG that do not change."""
+    with require("matplotlib", "eval").rc_context({"svg.hashsalt": "rerank-nli"}):
+        figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
 
 
 def _figures(entailment: FloatArray, truth: IntArray, decided: IntArray, confidence: FloatArray) -> dict[str, Any]:

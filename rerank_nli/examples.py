@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from rerank_nli.errors import InputError
+from rerank_nli.labels import NOT_ENTAILMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +40,9 @@ class Examples:
         tokenizer: without truncation and padding.
         labels: of the model's outputs.
         longest: most tokens of a pair; longer ones are left out, and counted in `left_out`.
+
+    Raises:
+        InputError: a pair with neither label nor probability, or with an unknown label.
     """
 
     def __init__(self, pairs: Sequence[Pair], tokenizer: Any, labels: Labels, longest: int) -> None:  # noqa: ANN401
@@ -57,8 +64,16 @@ class Examples:
         self.ids = np.concatenate([*ids, []]).astype(np.int32)
         self.types = np.concatenate([*types, []]).astype(np.int8)
         self.right = np.array([_right(pair, labels) for pair in self.pairs])  # (n, C)
-        teacher = np.array([pair.probability for pair in self.pairs], dtype=np.float32)
-        self.odds = np.log(teacher / (1 - teacher))  # (n,), NaN where there is no teacher
+        teacher = np.array([pair.probability for pair in self.pairs], dtype=np.float64)
+        self.odds = np.log(teacher / (1 - teacher)).astype(np.float32)  # (n,), NaN where there is no teacher
+
+    @property
+    def digest(self) -> str:
+        """How many pairs, and what tells them from others: tokens, targets and sources."""
+        found = blake2b("\n".join(pair.source for pair in self.pairs).encode(), digest_size=8)
+        for array in (self.lengths, self.ids, self.right, self.odds):
+            found.update(array.tobytes())
+        return f"{len(self.pairs)} of {found.hexdigest()}"
 
     def batches(self, tokens: int, mix: Mapping[str, float], seed: int, epoch: int) -> list[Batch]:
         """One epoch, in an order that seed and epoch decide."""
@@ -113,6 +128,10 @@ def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:
     """(C,) the outputs that a pair's label allows: two of them for "neutral or contradiction"."""
     entailment, neutral, contradiction = labels.columns
     allowed = {"entailment": entailment, "contradiction": contradiction, "neutral": neutral}
+    if pair.label not in (*allowed, NOT_ENTAILMENT) and (pair.label is not None or pair.probability is None):
+        named = ", ".join((*allowed, NOT_ENTAILMENT))
+        message = f"{pair.premise!r:.40} has the label {pair.label!r}: training needs {named} or a probability"
+        raise InputError(message)
     column = neutral if pair.label is None else allowed.get(pair.label)
     right = np.zeros(len(labels.names), dtype=bool)
     if column is None:

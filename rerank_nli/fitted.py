@@ -22,7 +22,7 @@ class Fitted:
     """What a fit has beside its formula; a subclass is a slotted dataclass with a `key`, and all of it is in its file.
 
     Attributes:
-        key: weights, precision, direction, kind, template, window and pool of the scores that it was fitted on.
+        key: weights, precision, temperature, direction, kind, template, window and pool of the scores it was fitted on.
     """
 
     __slots__: tuple[str, ...] = ()

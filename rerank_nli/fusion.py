@@ -40,7 +40,7 @@ class Fusion(Fitted):
     Attributes:
         weights: (4,) in that order, or (2,).
         intercept: b.
-        key: weights, precision, direction, kind, template, window and pool of the scores that it was fitted on.
+        key: weights, precision, temperature, direction, kind, template, window and pool of the scores it was fitted on.
     """
 
     _name: ClassVar[str] = "fusion"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rerank_nli.errors import CalibrationError, InputError, counted, require
+from rerank_nli.errors import CalibrationError, InputError, counted, one_of, require
 from rerank_nli.fitted import Fitted
 from rerank_nli.scores import KINDS, check_threshold
 from rerank_nli.thresholds import is_share
@@ -62,7 +62,7 @@ class Guarantee(Fitted):
         size: how many were drawn and tested: supporting passages for a recall, else passages or verdicts.
         kept: how many of them reach the threshold.
         observed: recall or precision of the sample.
-        key: what a calibration's key has, with the model's labels and temperature and the calibration, if any.
+        key: what a calibration's key has, with the model's labels and the calibration, if any.
     """
 
     _name: ClassVar[str] = "guarantee"
@@ -150,6 +150,8 @@ class Guarantee(Fitted):
 
     def _try(self) -> None:
         check_threshold(self.threshold, self.key["kind"])
+        one_of("aim of a guarantee", self.aim, ("recall", "precision"))
+        one_of("subject of a guarantee", self.of, ("passages", "verdicts"))
         check_promise(self.aim, self.target, self.confidence)
 
 
@@ -168,7 +170,8 @@ def check_promise(aim: str, target: float, confidence: float) -> None:
 def _recall(s: FloatArray, recall: float, risk: float) -> float:
     """The highest threshold that passes; at the k-th lowest score, fewer than k are missed."""
     p = require("scipy.stats", "eval").binom.cdf(np.arange(len(s)), len(s), 1 - recall)  # (n,) rising
-    return float(np.sort(s)[np.count_nonzero(p <= risk) - 1])
+    passed = max(int(np.count_nonzero(p <= risk)), 1)  # a p-value may round to above the risk that the size allows
+    return float(np.sort(s)[passed - 1])
 
 
 def _precision(s: FloatArray, y: NDArray[np.bool_], precision: float, risk: float, kind: str) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.checkpoints import no_progress_bars, read_classifier, read_json
-from rerank_nli.errors import InputError, LabelError, require
+from rerank_nli.checkpoints import is_classifier, no_progress_bars, read_classifier, read_json
+from rerank_nli.errors import DamagedModelError, InputError, LabelError, require
 from rerank_nli.labels import COLUMNS, Labels
 
 if TYPE_CHECKING:
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["open_base"]
+
+# The layers of keys, as architectures call them: what stands beside one is attention's own.
+_KEYS = {"key", "key_proj", "k", "k_lin", "k_proj"}
 
 
 def open_base(base: Path, labels: Sequence[str] | None, dropout: float) -> tuple[Any, Labels]:
@@ -38,7 +41,7 @@ def open_base(base: Path, labels: Sequence[str] | None, dropout: float) -> tuple
     """
     torch = require("torch", "train")
     config = read_json(base / "config.json")
-    if any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+    if is_classifier(config):
         model = read_classifier(base, "fp32", "train", "eager")  # which trains faster than SDPA on CPUs
         named = [name for _, name in sorted(model.config.id2label.items())]
         before, after = _labels(base, named, labels)
@@ -109,25 +112,35 @@ def _sources(before: Labels, after: Labels, output: int) -> list[int]:
 def _with_new_head(torch: Any, base: Path, outputs: int) -> Any:  # noqa: ANN401
     try:
         with no_progress_bars():  # that the head is new is no news here
-            return require("transformers", "train").AutoModelForSequenceClassification.from_pretrained(
+            model, report = require("transformers", "train").AutoModelForSequenceClassification.from_pretrained(
                 str(base),
                 local_files_only=True,
                 trust_remote_code=False,
                 attn_implementation="eager",
                 dtype=torch.float32,
                 num_labels=outputs,
+                output_loading_info=True,
             )
     except MemoryError:
         raise
     except Exception as error:
         message = f"{base} holds no encoder that can be trained ({error})"
         raise InputError(message) from error
+    body = f"{model.base_model_prefix}."
+    lacking = sorted(name for name in report["missing_keys"] if name.startswith(body) and ".pooler." not in name)
+    if lacking:
+        message = (
+            f"the weights in {base} are incomplete ({len(lacking)} are missing, as {lacking[0]}): fetch them again"
+        )
+        raise DamagedModelError(message)
+    return model
 
 
 def _share_dropout(torch: Any, model: Any, rate: float) -> None:  # noqa: ANN401
     """Dropout with one mask for all tokens of a text (Gal and Ghahramani 2016), which costs next to nothing to draw.
 
-    None of the probabilities of attention, where it halves the speed.
+    None of the probabilities of attention, where it halves the speed. Where an architecture calls a function for
+    dropout, as BART does, each token has a mask of its own.
     """
 
     class Shared(torch.nn.Module):  # type: ignore[misc]
@@ -138,8 +151,13 @@ def _share_dropout(torch: Any, model: Any, rate: float) -> None:  # noqa: ANN401
             return hidden * ((torch.rand(shape, device=hidden.device) >= rate) / (1 - rate)).to(hidden.dtype)
 
     for name, module in list(model.named_modules()):
-        if isinstance(module, torch.nn.Dropout):
-            if "self" in name.split("."):
-                module.p = 0.0
-            else:
-                model.set_submodule(name, Shared())
+        attends = not _KEYS.isdisjoint(child for child, _ in module.named_children())
+        for own in ("dropout", "activation_dropout"):
+            if isinstance(getattr(module, own, None), float):
+                setattr(module, own, 0.0 if attends else rate)
+        for own, part in list(module.named_children()):
+            if isinstance(part, torch.nn.Dropout):
+                if attends and own != "output_dropout":
+                    part.p = 0.0
+                else:
+                    model.set_submodule(f"{name}.{own}".lstrip("."), Shared())

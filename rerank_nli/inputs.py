@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_top_k",
     "fusion",
+    "in_cell",
     "limits",
     "listed",
     "pair",
@@ -30,6 +32,17 @@ __all__ = [
     "weights",
     "worded",
 ]
+
+
+def in_cell(name: str, value: Any) -> Any:  # noqa: ANN401
+    """A list as a row has it: itself, or JSON in a cell of CSV, None where that is empty."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else None
+    except (ValueError, RecursionError) as error:
+        message = f"{name} are {value!r:.60}: expected a list of them, in CSV as JSON"
+        raise InputError(message) from error
 
 
 def require_folder(out: Path) -> None:

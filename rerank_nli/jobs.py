@@ -179,8 +179,7 @@ def _asked(row: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     """What a row asks, by role, checked."""
     asked: dict[str, Any] = {role: row.get(name) for role, name in roles.items()}
     if "passages" in asked:
-        given = asked["passages"]
-        asked["passages"] = inputs.listed("passages", _parsed(given) if isinstance(given, str) else given)
+        asked["passages"] = inputs.listed("passages", inputs.in_cell("passages", asked["passages"]))
         for index, passage in enumerate(asked["passages"]):
             inputs.text_and_id(f"passage {index}", passage)
     for role in ("premise", "passage", "hypothesis", "query"):
@@ -197,15 +196,6 @@ def _require_room(statement: str, engine: Engine) -> None:
     if len(statement) > most // _DENSE and (tokens := len(engine.tokenize([statement])[0])) > most:
         message = f"{statement!r:.60} takes {tokens} tokens, and the model takes {most} beside a passage: shorten it"
         raise QueryTooLongError(message)
-
-
-def _parsed(cell: str) -> Any:  # noqa: ANN401
-    """A list, from a cell of CSV."""
-    try:
-        return json.loads(cell)
-    except (ValueError, RecursionError) as error:
-        message = f"passages are {cell!r:.60}: expected a list of them, in CSV as JSON"
-        raise InputError(message) from error
 
 
 def _about(reranker: NLIReranker, **of_job: Any) -> dict[str, Any]:  # noqa: ANN401

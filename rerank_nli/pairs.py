@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rerank_nli.errors import InputError
-from rerank_nli.inputs import listed, retrieval
+from rerank_nli.inputs import in_cell, listed, retrieval
 from rerank_nli.labels import NOT_ENTAILMENT, label_of
 from rerank_nli.rows import read_rows
 from rerank_nli.scores import ALPHA
@@ -103,7 +103,7 @@ def judged(row: Mapping[str, Any]) -> Judged:
         InputError, InputTypeError: something in it is missing, of another length or kind.
     """
     query = _text("query", row.get("query"))
-    passages, labels = (listed(name, row.get(name)) for name in ("passages", "labels"))
+    passages, labels = (listed(name, in_cell(name, row.get(name))) for name in ("passages", "labels"))
     if len(passages) != len(labels):
         message = f"{len(passages)} passages, but {len(labels)} labels"
         raise InputError(message)
@@ -112,7 +112,7 @@ def judged(row: Mapping[str, Any]) -> Judged:
         if label not in (0, 1):
             message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
             raise InputError(message)
-    scores = retrieval(row.get("retrieval_scores"), len(passages), None, ALPHA)
+    scores = retrieval(in_cell("retrieval_scores", row.get("retrieval_scores")), len(passages), None, ALPHA)
     return Judged(query, passages, [int(label) for label in labels], scores)
 
 
@@ -144,7 +144,7 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
         if unlabelled and row.get("entailment") in (None, ""):
             yield Pair(premise, hypothesis, None, None, source, language)
             return
-        probability = float(row.get("entailment", math.nan))
+        probability = float(row.get("entailment") or math.nan)
         if not 0 < probability < 1:
             message = f'no "label", and "entailment" is {row.get("entailment")!r}: expected a probability, not 0 or 1'
             raise InputError(message)

@@ -189,7 +189,7 @@ class NLIReranker(Judging):
             retrieval_scores: the retriever's, one for each passage, higher is better.
             fuse: "linear", "rrf", or a Fusion or its file ranks by scores and retrieval scores together; `score` stays
                 what it is.
-            alpha: weight of the score in "linear" and "rrf", 0..1; the default was found on SciFact's training claims.
+            alpha: weight of the score in "linear" and "rrf", 0..1; the default was found on claims of SciFact.
             depth: most passages to score.
             budget_ms: milliseconds; the first passage is scored in any case, and then as many as fit in.
 
@@ -252,7 +252,8 @@ class NLIReranker(Judging):
             passages: as `rank`.
             threshold: in the range of the score kind; "auto" is that of the guarantee, or 0.5 without one; None keeps
                 all.
-            keep: "entailment" compares the score, "contradiction" the refutation, "evidence" the larger of the two;
+            keep: "entailment" compares the score, "contradiction" the refutation, "evidence" the larger of the two,
+                of which a calibration knows the score alone;
                 with the last two, the kept ones are ordered by what was compared.
             top_k: most passages to keep; those over it are dropped.
             retrieval_scores: as `rank`.

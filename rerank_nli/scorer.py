@@ -140,6 +140,7 @@ class Scorer:
         return {
             "weights": self.engine.fingerprint,
             "precision": self.engine.precision,
+            "temperature": self.engine.temperature,
             "direction": direction,
             "kind": self.kind,
             "template": self.templates if isinstance(self.templates, str) else list(self.templates),
@@ -153,7 +154,6 @@ class Scorer:
         return {
             **self.key,
             "labels": list(self.engine.labels.names),
-            "temperature": self.engine.temperature,
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import pickle
 import re
 import shutil
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.checkpoints import max_length, no_progress_bars, read_json, read_tokenizer
+from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, read_tokenizer
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Examples, loss
@@ -30,7 +31,7 @@ from rerank_nli.torch_engine import usable_device
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rerank_nli.examples import Batch
     from rerank_nli.manifest import Manifest
@@ -67,7 +68,8 @@ def train(
             rows and the manifest's figures are of the odd ones. Without any, the last is the best.
         recipe: how.
         labels: names of the outputs, two or three; None is a classifier's own, or entailment, neutral, contradiction.
-        card: of the bundle's manifest: name, version, base, data with licences, window.
+        card: of the bundle's manifest: name, version, base, data with licences, window. Scores and temperature are
+            measured, whatever it has of them.
         device: "auto", "cpu", "cuda" …
         bf16: compute in bfloat16; None measures what is faster here.
         every: steps between looks at the dev sets, and between saved states.
@@ -77,22 +79,53 @@ def train(
         The bundle's manifest, or None where steps are left.
 
     Raises:
-        InputError: no pairs that fit, dev sets without labels, a card with other entries, a device that cannot be used,
-            or `out` holds a run with another recipe or other data.
+        InputError: no pairs that fit, dev sets without labels, a card with other entries, a mix of sources that there
+            are not, a device that cannot be used, a loss that is no number, or `out` holds a run with another recipe or
+            other data, or one that is at work.
         LabelError: the outputs cannot be told apart.
         ModelNotFoundError: no such base.
     """
     for module in ("onnx", "onnxscript", "sklearn"):  # what is needed at the end is asked for at the start
         require(module, "train")
-    check_card(card or {})
-    for some in (dev or {}).values():
-        truths(some)
+    counted("every", every)
+    if stop_after is not None:
+        counted("stop_after", stop_after)
+    _check(dict(card or {}), locate(base, None), dev or {})
+    usable_device(device)
     out = Path(out)
-    run = _Run(pairs, out, locate(base, None), dict(dev or {}), recipe or Recipe(), labels, device, bf16=bf16)
-    run.go_on(counted("every", every), stop_after)
-    if run.step < run.steps:
-        return None
-    return _bundle(run, dev or {}, dict(card or {}))
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        run = _Run(pairs, out, locate(base, None), dict(dev or {}), recipe or Recipe(), labels, device, bf16=bf16)
+        run.go_on(every, stop_after)
+        if run.step < run.steps:
+            return None
+        return _bundle(run, dev or {}, {"base": {"model": str(base), "licence": "not stated"}, **(card or {})})
+
+
+def _check(card: Mapping[str, Any], base: Path, dev: Mapping[str, Sequence[Pair]]) -> None:
+    """Refuse at the start what would fail at the end."""
+    check_card(card)
+    if card.get("window") is not None:
+        counted("window", card["window"], most=max_length(base, read_json(base / "config.json")))
+    for name, some in dev.items():
+        try:
+            truths(some)
+        except InputError as error:  # noqa: PERF203 - it names the set
+            message = f"dev set {name}: {error}"
+            raise InputError(message) from error
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second run out of the folder."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(out / ".lock", blocking=False):
+            yield
+    except Timeout as error:
+        message = f"another run is at work in {out}"
+        raise InputError(message) from error
 
 
 class _Run:
@@ -122,19 +155,33 @@ class _Run:
         most = min(max_length(base, config), WIDTHS[-1])
         longest = min(recipe.longest, most)
         self.data = Examples(pairs, self.tokenizer, self.labels, longest)
-        if not self.data.pairs:
-            message = f"none of {len(pairs)} pairs is at most {longest} tokens long: raise longest"
-            raise InputError(message)
         self.dev = {name: Examples(some, self.tokenizer, self.labels, most) for name, some in dev.items()}
+        for what, data, at_most in (("pairs", self.data, longest), *((n, data, most) for n, data in self.dev.items())):
+            if not data.pairs:
+                message = f"none of {data.left_out} {what} is at most {at_most} tokens long"
+                raise InputError(message + (": raise longest" if at_most < most else ""))
+        unknown = sorted(set(recipe.mix) - {pair.source for pair in self.data.pairs})
+        if unknown:
+            message = f"mix has weights for {unknown}: the sources are {sorted({p.source for p in self.data.pairs})}"
+            raise InputError(message)
         weights = [recipe.weight(pair.label, binary=self.labels.binary) for pair in self.data.pairs]
         self.weights = np.array(weights, dtype=np.float32)
         self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
         self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
         whole = [self._epoch(n) for n in range(math.ceil(recipe.epochs))]
         self.plan = [batch for epoch in whole for batch in epoch][: math.ceil(len(whole[0]) * recipe.epochs)]
+        if not self.plan:
+            message = f"mix={recipe.mix} leaves no pair to train on"
+            raise InputError(message)
         self.steps, self.step, self.best, self.seconds = len(self.plan), 0, -1.0, 0.0
-        self.what = {"recipe": asdict(recipe), "base": str(base), "pairs": len(pairs), "left_out": self.data.left_out}
+        self.what = {
+            "recipe": asdict(recipe),
+            "base": str(base),
+            "pairs": self.data.digest,
+            "left_out": self.data.left_out,
+        }
         self.what["labels"] = list(self.labels.names)
+        self.what["dev sets"] = {name: data.digest for name, data in self.dev.items()}
         self.bf16 = bf16
         self._resume()
         if self.bf16 is None:
@@ -155,7 +202,8 @@ class _Run:
                 started = time.monotonic()
                 batch = self.plan[self.step]
                 value = self._take(batch)
-                self.seconds += time.monotonic() - started
+                taken = time.monotonic() - started
+                self.seconds += taken
                 row: dict[str, Any] = {"step": self.step, "loss": round(value, 5), "pairs": len(batch.rows)}
                 self.step += 1
                 if self.step % every == 0 or self.step == self.steps:
@@ -163,7 +211,7 @@ class _Run:
                 log.write(json.dumps(row) + "\n")
                 if "dev" in row or self.step == last:
                     self._save()
-                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / (time.monotonic() - started)))
+                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / taken))
                 bar.update()
 
     def _take(self, batch: Batch) -> float:
@@ -178,6 +226,9 @@ class _Run:
         )
         logits = self._logits(self.data, batch)
         value = (weights * loss(torch, logits, right, odds, self.labels.columns[0], recipe.smoothing)).mean()
+        if not math.isfinite(value):
+            message = f"the loss of step {self.step} is {float(value)}: choose a lower rate and another folder"
+            raise InputError(message)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -203,15 +254,23 @@ class _Run:
         mean = float(np.mean(list(scores.values()))) if scores else float(self.step)
         if mean > self.best:
             self.best = mean
-            with no_progress_bars():
-                self.model.save_pretrained(self.out / _BEST)
-            self.tokenizer.save(str(self.out / _BEST / "tokenizer.json"))
-            for name in ("tokenizer_config.json", "special_tokens_map.json"):
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(self.base / name, self.out / _BEST / name)
+            self._keep()
         self._set(own)
         self.model.train()
         return scores
+
+    def _keep(self) -> None:
+        """Write the weights as a checkpoint; a half-written one never takes the place of a whole one."""
+        partial = self.out / f"{_BEST}.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        with no_progress_bars():
+            self.model.save_pretrained(partial)
+        convert_tokenizer(self.base, partial / "tokenizer.json")
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(self.base / name, partial / name)
+        shutil.rmtree(self.out / _BEST, ignore_errors=True)
+        partial.rename(self.out / _BEST)
 
     def _accuracy(self, data: Examples) -> float:
         p = np.empty((len(data.pairs), len(COLUMNS)))
@@ -238,13 +297,15 @@ class _Run:
         (self.out / f"{_STATE}.part").replace(self.out / _STATE)
 
     def _resume(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
         if not (self.out / _STATE).is_file():
             (self.out / _LOG).write_text("", encoding="utf-8")
             return
-        torch = self.torch
-        state = torch.load(self.out / _STATE, weights_only=True, map_location=self.device)
-        before = json.loads(state["what"])
+        try:
+            state = self.torch.load(self.out / _STATE, weights_only=True, map_location=self.device)
+            before = json.loads(state["what"])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+            message = f"{self.out / _STATE} holds no state of a run ({error}): remove it to begin anew"
+            raise InputError(message) from error
         changed = [name for name in before if before[name] != self.what[name]]
         if changed:
             message = (
@@ -256,16 +317,16 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step, self.best = state["average"], state["step"], state["best"]
         self.seconds, self.bf16 = state["seconds"], state["bf16"]
-        torch.set_rng_state(state["random"].cpu())
+        self.torch.set_rng_state(state["random"].cpu())
         if self.device.type == "cuda" and state["random_cuda"]:
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["random_cuda"]])
+            self.torch.cuda.set_rng_state_all([rng.cpu() for rng in state["random_cuda"]])
         rows = (self.out / _LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         (self.out / _LOG).write_text("".join(rows[: self.step]), encoding="utf-8")
 
 
 def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
     """Parameters by layer, each with its share of the rate; biases and norms do not decay."""
-    decoder = model.config.decoder_layers if model.config.is_encoder_decoder else 0
+    decoder = getattr(model.config, "decoder_layers", 0) if model.config.is_encoder_decoder else 0
     depth = model.config.num_hidden_layers + decoder
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -296,7 +357,8 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
     folder = run.out / "bundle"
     if folder.exists():
         shutil.rmtree(folder)
-    card.setdefault("base", {"model": run.base.name, "licence": "not stated"})
+    for measured in ("scores", "temperature"):  # a card may have been of other weights
+        card.pop(measured, None)
     sources = sorted({pair.source for pair in run.data.pairs})
     card.setdefault("data", [{"name": source, "licence": "not stated"} for source in sources])
     training: dict[str, Any] = {**asdict(run.recipe), "pairs": len(run.data.pairs), "left out": run.data.left_out}
@@ -310,7 +372,7 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
     }
     truth = {name: truths(some) for name, some in dev.items()}
     temperature = fit_on_even_rows(logits, truth, run.labels)
-    scores = dict(card.get("scores", {}))
+    scores = {}
     for name in dev:
         whole = measure(probabilities(logits[name], run.labels, temperature), truth[name], resamples=0)
         odd = measure(probabilities(logits[name][1::2], run.labels, temperature), truth[name][1::2], resamples=0)

@@ -46,7 +46,7 @@ SAME = 0.9  # cosine of texts that may say the same
 LONGEST_SENTENCE = 300  # characters
 NUMBER = r"\b\d[\d,.]*\d\b|\b\d\b"
 NAME = r"(?<=[a-z,] )(?:[A-Z][a-z]+ ?)+\b"
-VERB = r"\b(is|was|were|are|has been|can|will|could|should)\b(?! not|n't)"
+VERB = r"\b(is|was|were|are|has been|can|will|could|should)\b(?! not|n't|'t)"
 
 
 def resemblance(cosine: float) -> float:

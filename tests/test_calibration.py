@@ -212,6 +212,39 @@ def test_files_of_another_method(tmp_path: Path) -> None:
         Calibration.load(path)
 
 
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("platt", [[float("nan")], [0.0]]),
+        ("platt", [[-1.0], [0.0]]),
+        ("isotonic", [[0.0, 1.0], [0.9, 0.1]]),
+        ("isotonic", [[0.0, 1.0], [0.0, 1.5]]),
+        ("beta", [[1.0, -1.0], [0.0]]),
+    ],
+)
+def test_files_that_do_not_rise(method: str, parameters: list[list[float]], tmp_path: Path) -> None:
+    """A file whose map falls somewhere, leaves 0..1 or is no number is refused, and says so."""
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"method": method, "parameters": parameters, "key": KEY}), encoding="utf-8")
+    with pytest.raises(CalibrationError, match=r"does not rise within 0\.\.1"):
+        Calibration.load(path)
+
+
+@pytest.mark.parametrize("labels", [[0.3, 1] * 20, [-1, 1] * 20, [float("nan"), 1] * 20])
+def test_labels_that_are_no_labels(labels: list[float]) -> None:
+    """A label is 0 or 1: anything else is refused rather than taken for true."""
+    with pytest.raises(CalibrationError, match="labels of a calibration are 1"):
+        Calibration.fit(np.linspace(0, 1, 40), np.array(labels), "platt", KEY)
+
+
+@pytest.mark.parametrize("method", ["platt", "beta", "isotonic"])
+def test_scores_that_are_all_the_same(method: str) -> None:
+    """Scores that do not differ cannot be calibrated."""
+    pytest.importorskip("sklearn")
+    with pytest.raises(CalibrationError, match=r"all 40 scores are 0\.3: there is nothing to calibrate"):
+        Calibration.fit(np.full(40, 0.3), np.array([0, 1] * 20), method, KEY)
+
+
 def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
     """A calibration that cannot be written leaves the one that was there."""
     path = tmp_path / "calibration.json"
@@ -224,9 +257,10 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_beta_leaves_out_a_falling_term() -> None:
     """Where one of beta's two terms would fall with the truth, it gets the weight 0 and the map still rises."""
+    pytest.importorskip("sklearn")
     scores = np.concatenate([np.linspace(0.0, 0.3, 200), np.linspace(0.7, 1.0, 200)])
     rng = np.random.default_rng(0)
     truth = (rng.random(400) < np.where(scores < 0.5, 0.2 + 0.5 * np.exp(-30 * scores), 0.9)).astype(np.float64)
     calibration = Calibration.fit(scores, truth, "beta", KEY)
-    assert min(calibration.parameters[0]) >= 0
+    assert calibration.parameters[0].count(0.0) == 1
     assert np.all(np.diff(calibration.apply(np.linspace(0.01, 0.99, 50))) >= 0)

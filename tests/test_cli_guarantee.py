@@ -82,9 +82,9 @@ def test_a_promise_on_verdicts(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recall", "0.9", "-o", "OUT", "FEW"], "29"),
+        (["--recall", "0.9", "-o", "OUT", "FEW"], "at least 29"),
         (["-o", "OUT", "ROWS"], "exactly one"),
-        (["--recall", "2", "-o", "OUT", "ROWS"], "2"),
+        (["--recall", "2", "-o", "OUT", "ROWS"], "recall=2.0: expected"),
         (["--recall", "0.9", "-o", "ABSENT", "ROWS"], "is no folder"),
     ],
 )

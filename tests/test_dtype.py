@@ -251,10 +251,25 @@ def test_a_calibration_is_for_one_form(bundled: NLIReranker) -> None:
 
 def test_a_calibration_in_a_bundle_is_for_one_form(bundle: Path) -> None:
     """A calibration beside the files applies by itself to the form it was fitted for, and to no other."""
+    for shipped in bundle.glob("calibration.*"):
+        shipped.unlink()
     key = NLIReranker(load(bundle, dtype="fp32")).calibration_key
-    Calibration("isotonic", [[0.0, 1.0], [0.0, 1.0]], key).save(bundle / "calibration.json")
-    assert NLIReranker(load(bundle, dtype="fp32")).calibrated
-    assert not NLIReranker(bundle).calibrated
+    calibration = Calibration("isotonic", [[0.0, 1.0], [0.0, 1.0]], key)
+    for name in ("calibration.json", "calibration.fp32.json"):
+        calibration.save(bundle / name)
+        assert NLIReranker(load(bundle, dtype="fp32")).calibrated
+        assert not NLIReranker(bundle).calibrated
+        (bundle / name).unlink()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "fp32"])
+def test_the_bundled_model_is_calibrated(dtype: str) -> None:
+    """By default a score is calibrated, in the settings that the calibration is of and in no others."""
+    engine = load(dtype=dtype)
+    assert NLIReranker(engine).calibrated
+    assert not NLIReranker(engine, calibration=None).calibrated
+    for other in ({"direction": "query_entails_passage"}, {"score": "margin"}, {"window": 64}, {"pool": "mean"}):
+        assert not NLIReranker(engine, **other).calibrated
 
 
 # Damaged weights

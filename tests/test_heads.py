@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from rerank_nli import InputError, LabelError
+from rerank_nli import DamagedModelError, InputError, LabelError
 from rerank_nli.checkpoints import read_classifier
 from rerank_nli.heads import open_base
 from rerank_nli.labels import Labels
@@ -35,6 +35,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "bart": BART,
     "distilbert": {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2},
 }
+# what training must stand: also those whose bodies name their parts otherwise
+TRAINED = {**ARCHITECTURES, "albert": {**ENCODER, "embedding_size": 8}, "mpnet": ENCODER, "electra": ENCODER}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def made(names: tuple[str, ...] = THREE, kind: str = "bert") -> Path:
         folder = tmp_path_factory.mktemp(kind)
         named = {"id2label": dict(enumerate(names)), "label2id": {name: n for n, name in enumerate(names)}}
-        config = transformers.AutoConfig.for_model(kind, vocab_size=50, **ARCHITECTURES[kind], **WIDE, **named)
+        config = transformers.AutoConfig.for_model(kind, vocab_size=50, **TRAINED[kind], **WIDE, **named)
         torch.manual_seed(0)
         model = transformers.AutoModelForSequenceClassification.from_config(config)
         with torch.no_grad():
@@ -75,6 +77,32 @@ def test_two_labels_from_three(make: Callable[..., Path], kind: str) -> None:
     assert labels == Labels.of(TWO)
     expected = np.stack([(neutral + contradiction) / 2 + np.log(2), entailment], axis=1)
     np.testing.assert_allclose(_logits(model), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_every_architecture_trains(make: Callable[..., Path], kind: str) -> None:
+    """A step gives every layer a gradient; a new mask each time, at any rate; the same logits when it does not train."""
+    model, _ = open_base(make(kind=kind), None, 0.3)
+    ids = torch.full((4, 8), 2)
+    ids[:, :-1] = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(1))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    model.train()
+    first, second = (model(**inputs).logits for _ in range(2))
+    assert (first - second).abs().max() > 1e-3
+    first.sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if ".layer" in n and "rel_embeddings" not in n)
+    torch.testing.assert_close(model.eval()(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+def test_no_dropout_within_attention(make: Callable[..., Path], kind: str) -> None:
+    """Nothing is dropped of the probabilities of attention: with a rate of nearly 1 elsewhere, they still add up to 1."""
+    model, _ = open_base(make(kind=kind), None, 0.99)
+    ids = torch.full((2, 8), 2)
+    out = model.train()(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)
+    found = out.attentions if hasattr(out, "attentions") and out.attentions else out.encoder_attentions
+    for attention in found:
+        torch.testing.assert_close(attention.sum(dim=-1), torch.ones_like(attention.sum(dim=-1)))
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -152,6 +180,17 @@ def test_a_saved_head_reads_back(make: Callable[..., Path], tmp_path: Path) -> N
     assert json.loads((tmp_path / "config.json").read_text())["id2label"] == dict(zip("01", TWO, strict=True))
     np.testing.assert_allclose(_logits(read_classifier(tmp_path, "fp32", "train")), _logits(model), atol=1e-5)
     assert {path: path.read_bytes() for path in base.iterdir()} == files
+
+
+def test_encoders_that_lack_a_layer(make_checkpoint: Callable[..., Path]) -> None:
+    """An encoder without all its weights is refused: random ones would take their place."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    base = make_checkpoint("BertModel")
+    weights = safetensors.load_file(base / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    safetensors.save_file(weights, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DamagedModelError, match=r"incomplete \(1 missing, as .*encoder.layer.1.output.dense.weight\)"):
+        open_base(base, None, 0.1)
 
 
 def test_damaged_encoders(make_checkpoint: Callable[..., Path]) -> None:

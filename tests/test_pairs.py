@@ -77,6 +77,27 @@ def test_groups(tmp_path: Path) -> None:
     ]
 
 
+def test_groups_in_a_table(tmp_path: Path) -> None:
+    """In CSV a cell holds the list as JSON; an empty one holds none."""
+    path = tmp_path / "a.csv"
+    path.write_text('query,passages,labels,retrieval_scores\nq,"[""yes"", ""no""]","[1, 0]",\n', encoding="utf-8")
+    assert read_pairs(path) == [
+        Pair("yes", "q", "entailment", None, "a"),
+        Pair("no", "q", "not_entailment", None, "a"),
+    ]
+    path.write_text('query,passages,labels\nq,yes,"[1]"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="row 2: passages are 'yes': expected a list of them, in CSV as JSON"):
+        read_pairs(path)
+
+
+def test_two_empty_cells(tmp_path: Path) -> None:
+    """A row of a table with neither label nor probability says so."""
+    path = tmp_path / "a.csv"
+    path.write_text("premise,hypothesis,label,entailment\np,h,,\n", encoding="utf-8")
+    with pytest.raises(InputError, match='row 2: no "label", and "entailment" is'):
+        read_pairs(path)
+
+
 def test_a_teachers_probability(tmp_path: Path) -> None:
     """A row may have a probability of entailment in the place of a label."""
     path = _write(tmp_path / "a.jsonl", [{"premise": "p", "hypothesis": "h", "entailment": 0.25}])
@@ -96,7 +117,7 @@ def test_a_teachers_probability(tmp_path: Path) -> None:
         ({"query": "q", "passages": ["a"], "labels": [2]}, "row 2: labels of passages are 1"),
         ({"query": "q", "passages": [None], "labels": [1]}, "row 2: passage 0 is None"),
         ({"query": "q", "passages": ["a"]}, "row 2: labels must be a list of them, got None"),
-        ({"query": "q", "passages": "ab", "labels": [1, 0]}, "row 2: passages must be a list of them, got 'ab'"),
+        ({"query": "q", "passages": "ab", "labels": [1, 0]}, "row 2: passages are 'ab': expected a list of them"),
         (["premise", "hypothesis"], "row 2: expected an object"),
     ],
 )
