@@ -132,7 +132,7 @@ def main() -> None:
     reranker = NLIReranker(load(arguments.model, dtype=arguments.dtype))
     encode = cosine(arguments.kept)
     temperature, sets = nli(reranker, arguments.data)
-    result = {
+    result: dict[str, Any] = {
         "fingerprint": reranker.engine.fingerprint,
         "precision": reranker.engine.precision,
         "temperature": temperature,

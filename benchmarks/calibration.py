@@ -1,9 +1,9 @@
 """Does 0.8 mean 0.8? Fits the calibrations that ship. Run: python benchmarks/calibration.py --data DIR --write.
 
-On mnli_dev_matched, snli_dev and qnli_dev together: fitted on the even rows, measured on the odd ones, the pooled score
-of each pair in each precision that this machine computes in. Before is with the temperature alone. ECE has 15 bins;
-intervals are of 1,000 bootstrap resamples of the rows. The two of all dev sets that training chose the best weights by,
-mnli_dev_matched and qnli_dev, are whole among these. evidence.py has the ECE on other sets.
+On mnli_dev_matched, snli_dev and qnli_dev together, questions on their own: fitted on the even rows, measured on the odd
+ones, the pooled score of each pair in each precision that this machine computes in. Before is with the temperature alone.
+ECE has 15 bins; intervals are of 1,000 bootstrap resamples of the rows. Training chose the best weights by the whole of
+mnli_dev_matched and qnli_dev. evidence.py has the ECE on other sets.
 
 DIR holds nli/{mnli_dev_matched,snli_dev,qnli_dev}.jsonl.gz. --write puts the calibrations into the bundle, where
 `NLIReranker()` finds them.
@@ -27,6 +27,7 @@ from rerank_nli.calibration import Calibration
 from rerank_nli.evaluate import ece, reliability
 from rerank_nli.files import computes_bf16
 from rerank_nli.pairs import Pair, read_pairs
+from rerank_nli.scorer import is_question
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 BUNDLE = Path(__file__).parent.parent / "rerank_nli/mini/nli"
-SMOOTH = ("platt", "beta")
 ENGINES = {"int8": "onnx", "fp32": "onnx", "bf16": "openvino"}
 
 
@@ -55,34 +55,35 @@ def figures(scores: Array, truth: Array) -> dict[str, list[float]]:
     return found
 
 
+def applied(calibration: Calibration, scores: Array, questions: Array) -> Array:
+    """(n,) calibrated scores."""
+    return np.where(questions, calibration.apply(scores, question=True), calibration.apply(scores))
+
+
 def measured(
     reranker: NLIReranker, sets: dict[str, list[Pair]]
 ) -> tuple[Calibration, dict[str, Any], CalibrationReport]:
     """The calibration of a reranker, its figures on each set, and all sets together."""
     scores = {name: pooled(reranker, pairs) for name, pairs in sets.items()}
     truth = {name: np.array([pair.label == "entailment" for pair in pairs]) for name, pairs in sets.items()}
-    even, is_true = (np.concatenate([of[name][::2] for name in sets]) for of in (scores, truth))
+    asked = {name: np.array([is_question(pair.hypothesis) for pair in pairs]) for name, pairs in sets.items()}
+    even, is_true, questions = (np.concatenate([of[name][::2] for name in sets]) for of in (scores, truth, asked))
     texts = [pair.hypothesis for pairs in sets.values() for pair in pairs[::2]]
-    queries = np.unique(texts, return_inverse=True)[1]
-    # An isotonic fit is level in places, where passages would tie.
-    method = min(SMOOTH, key=lambda name: log_loss(is_true, by_halves(even, is_true, queries, name)[1]))
-    calibration = Calibration.fit(even, is_true, method, reranker.calibration_key)
+    method, _ = by_halves(even, is_true, np.unique(texts, return_inverse=True)[1], questions=questions)
+    calibration = Calibration.fit(even, is_true, method, reranker.calibration_key, questions)
+    after = {name: applied(calibration, scores[name], asked[name]) for name in sets}
     found = {
-        name: {
-            "before": figures(scores[name][1::2], truth[name][1::2]),
-            "after": figures(calibration.apply(scores[name][1::2]), truth[name][1::2]),
-        }
+        name: {when: figures(of[name][1::2], truth[name][1::2]) for when, of in (("before", scores), ("after", after))}
         for name in sets
     }
-    odd, is_true = (np.concatenate([of[name][1::2] for name in sets]) for of in (scores, truth))
-    after = calibration.apply(odd)
+    odd, is_true, calibrated = (np.concatenate([of[name][1::2] for name in sets]) for of in (scores, truth, after))
     report = CalibrationReport(
         rows=len(odd),
         entailed=int(is_true.sum()),
         method=method,
         before=figures(odd, is_true),
-        after=figures(after, is_true),
-        reliability={"before": reliability(odd, is_true), "after": reliability(after, is_true)},
+        after=figures(calibrated, is_true),
+        reliability={"before": reliability(odd, is_true), "after": reliability(calibrated, is_true)},
     )
     return calibration, found, report
 
@@ -101,7 +102,7 @@ def main() -> None:
     for precision in arguments.precisions:
         engine = load(engine=ENGINES[precision], dtype=precision)
         calibration, of_sets, report = measured(NLIReranker(engine, calibration=None), sets)
-        found[precision] = {"method": report.method, "parameters": calibration.parameters, "sets": of_sets}
+        found[precision] = {"method": report.method, "sets": of_sets}
         print(precision, json.dumps(found[precision], indent=1), flush=True)
         if arguments.write:
             calibration.save(BUNDLE / f"calibration.{precision}.json")

@@ -11,6 +11,7 @@ import numpy as np
 from rerank_nli.calibration import METHODS, Calibration
 from rerank_nli.errors import CalibrationError, InputError, counted, one_of, require
 from rerank_nli.evaluate import PLOTS, bins_of, reliability, save_figure
+from rerank_nli.scorer import is_question
 from rerank_nli.scores import KINDS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CalibrationReport", "by_halves", "calibrate", "plot_calibration"]
 
+_APART = 500  # questions, and pairs that are none, from which on each are fitted on their own
 _EPSILON = 1e-7  # keeps the logarithm of a score of 0 or 1 finite
 
 
@@ -61,7 +63,8 @@ def calibrate(
 
     Args:
         reranker: one without a calibration, in the settings that the scores will be used with.
-        pairs: what `read_pairs` gives; the hypothesis is the query and the premise its passage.
+        pairs: what `read_pairs` gives; the hypothesis is the query and the premise its passage. Where at least 500 are
+            questions and 500 are none, each are fitted on their own.
         method: as `Calibration.fit`, or "auto", the one with the least negative log-likelihood on the other half.
         resamples: of the bootstrap (Efron 1979); 0 leaves the intervals out.
         seed: of the resamples.
@@ -83,8 +86,10 @@ def calibrate(
         message = f"a calibration is of scores in 0..1, not of score={kind!r}: use score='entailment'"
         raise CalibrationError(message)
     query, truth = _truth(pairs)
+    asked = np.array([is_question(pair.hypothesis) for pair in pairs], dtype=bool)
+    questions = asked if min(asked.sum(), (~asked).sum()) >= _APART else None
     scores = _scores(reranker, pairs, query)
-    best, calibrated = by_halves(scores, truth, query, method)
+    best, calibrated = by_halves(scores, truth, query, method, questions)
     report = CalibrationReport(
         rows=len(pairs),
         entailed=int(truth.sum()),
@@ -93,11 +98,15 @@ def calibrate(
         after=_figures(calibrated, truth, query, resamples, seed),
         reliability={"before": reliability(scores, truth), "after": reliability(calibrated, truth)},
     )
-    return Calibration.fit(scores, truth.astype(float), best, reranker.calibration_key), report
+    return Calibration.fit(scores, truth.astype(float), best, reranker.calibration_key, questions), report
 
 
 def by_halves(
-    scores: FloatArray, truth: NDArray[np.bool_], query: NDArray[np.int64], method: str = "auto"
+    scores: FloatArray,
+    truth: NDArray[np.bool_],
+    query: NDArray[np.int64],
+    method: str = "auto",
+    questions: NDArray[np.bool_] | None = None,
 ) -> tuple[str, FloatArray]:
     """Calibrate each score by a fit on the queries of the other half.
 
@@ -106,6 +115,7 @@ def by_halves(
         truth: (n,) whether the query is entailed.
         query: (n,) the number of each score's query.
         method: as `calibrate`.
+        questions: as `Calibration.fit`.
 
     Returns:
         The method, and the calibrated scores (n,).
@@ -116,7 +126,7 @@ def by_halves(
     halves, errors = {}, []
     for name in METHODS if method == "auto" else (method,):
         try:
-            halves[name] = _fitted(scores, truth, query, name)
+            halves[name] = _fitted(scores, truth, query, name, questions)
         except CalibrationError as error:  # noqa: PERF203 - another method may do
             errors.append(error)
     if not halves:
@@ -171,17 +181,25 @@ def _scores(reranker: NLIReranker, pairs: Sequence[Pair], query: NDArray[np.int6
     return scores
 
 
-def _fitted(scores: FloatArray, truth: NDArray[np.bool_], query: NDArray[np.int64], method: str) -> FloatArray:
+def _fitted(
+    scores: FloatArray,
+    truth: NDArray[np.bool_],
+    query: NDArray[np.int64],
+    method: str,
+    questions: NDArray[np.bool_] | None,
+) -> FloatArray:
+    asked = np.zeros(len(scores), dtype=bool) if questions is None else questions
     calibrated = np.empty_like(scores)
     for half in (0, 1):
-        held = query % 2 == half
+        fit = query % 2 != half
         try:
-            calibrated[held] = Calibration.fit(scores[~held], truth[~held].astype(float), method, {}).apply(
-                scores[held]
-            )
+            found = Calibration.fit(scores[fit], truth[fit], method, {}, None if questions is None else asked[fit])
         except CalibrationError as error:
             message = f"half of the queries, which the fit is judged without: {error}"
             raise CalibrationError(message) from error
+        for kind in (False, True):
+            held = ~fit & (asked == kind)
+            calibrated[held] = found.apply(scores[held], question=kind)
     return calibrated
 
 

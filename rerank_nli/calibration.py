@@ -13,6 +13,8 @@ from rerank_nli.fitted import Fitted
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from numpy.typing import NDArray
+
     from rerank_nli.scores import FloatArray
 
 __all__ = ["METHODS", "Calibration"]
@@ -20,6 +22,7 @@ __all__ = ["METHODS", "Calibration"]
 METHODS = ("platt", "beta", "isotonic")
 
 _EPSILON = 1e-7  # keeps the logarithms finite for a float32 score of 0 or 1
+_TILT = 0.01  # share of the score itself in an isotonic map
 _FEWEST = 20  # below this a fit says more about the sample than about the model
 
 
@@ -37,9 +40,10 @@ class Calibration(Fitted):
     Attributes:
         method: "platt" σ(a·logit(s) + b) (Platt 1999, on log-odds); "beta" σ(a·ln s - b·ln(1 - s) + c) (Kull et al.
             2017); "isotonic", straight lines between the knots of a monotone fit (Zadrozny and Elkan 2002), which
-            is level in places: passages there score the same, and keep the order they came in.
+            is level in places: a hundredth of the score itself keeps passages there in their order.
         parameters: coefficients and intercept, or for isotonic the knots' scores and then their probabilities.
         key: weights, precision, temperature, direction, kind, template, window and pool of the scores it was fitted on.
+        questions: the parameters for queries that are questions, where those were fitted on their own.
     """
 
     _name: ClassVar[str] = "calibration"
@@ -47,9 +51,17 @@ class Calibration(Fitted):
     method: str
     parameters: list[list[float]]
     key: dict[str, Any]
+    questions: list[list[float]] | None = None
 
     @classmethod
-    def fit(cls, scores: FloatArray, labels: FloatArray, method: str, key: Mapping[str, Any]) -> Calibration:
+    def fit(
+        cls,
+        scores: FloatArray,
+        labels: FloatArray,
+        method: str,
+        key: Mapping[str, Any],
+        questions: NDArray[np.bool_] | None = None,
+    ) -> Calibration:
         """Fit on scores whose truth is known (needs the `eval` extra).
 
         Args:
@@ -57,10 +69,12 @@ class Calibration(Fitted):
             labels: (n,) whether the passage entails the query.
             method: "platt", "beta" or "isotonic".
             key: `NLIReranker.calibration_key` of the reranker that made the scores.
+            questions: (n,) whether the query is a question, to fit those on their own.
 
         Raises:
             CalibrationError: fewer than 20 rows, labels that are not 0 or 1 or of one class only, scores outside 0..1
-                or all the same, or scores that fall as the truth rises.
+                or all the same, or scores that fall as the truth rises; of questions, and of what are none, on their
+                own where they are told apart.
         """
         one_of("calibration method", method, METHODS)
         given = np.asarray(labels)
@@ -68,63 +82,80 @@ class Calibration(Fitted):
             message = "labels of a calibration are 1 (the passage entails the query) or 0"
             raise CalibrationError(message)
         s, y = np.asarray(scores, dtype=np.float64), given.astype(bool)
-        if s.shape != y.shape or s.ndim != 1 or len(s) < _FEWEST:
-            message = f"a calibration needs at least {_FEWEST} scores with a label each, got {s.shape} and {y.shape}"
+        if s.shape != y.shape or s.ndim != 1:
+            message = f"a calibration needs scores with a label each, got {s.shape} and {y.shape}"
             raise CalibrationError(message)
-        if not np.all((s >= 0) & (s <= 1)):
-            message = "calibration needs scores in 0..1: use score='entailment' or 'entailment_vs_contradiction'"
-            raise CalibrationError(message)
-        if np.ptp(s) == 0:
-            message = f"all {len(s)} scores are {s[0]:.4g}: there is nothing to calibrate"
-            raise CalibrationError(message)
-        if y.all() or not y.any():
-            message = f"calibration needs labels of both classes, got {int(y.sum())} true of {len(y)}"
-            raise CalibrationError(message)
-        if method == "isotonic":
-            model = require("sklearn.isotonic", "eval").IsotonicRegression(y_min=0, y_max=1).fit(s, y)
-            knots, values = model.X_thresholds_.tolist(), model.y_thresholds_.tolist()
-            if values[0] == values[-1]:
-                message = "the scores do not rise with the labels (the isotonic fit is flat): look at the labels"
-                raise CalibrationError(message)
-            return cls(method, [knots, values], dict(key))
-        x = _features(s, method)
-        model = require("sklearn.linear_model", "eval").LogisticRegression(C=np.inf, max_iter=1000).fit(x, y)
-        weights = model.coef_[0]
-        if method == "beta" and weights.min() < 0 < weights.max():  # a falling term is left out, as its authors do
-            rising = weights > 0
-            model.fit(x[:, rising], y)
-            weights = np.zeros(2)
-            weights[rising] = model.coef_[0]
-        if weights.max() <= 0 or weights.min() < 0:
-            message = (
-                f"the scores do not rise with the labels ({method} weights {weights.tolist()}): look at the labels"
-            )
-            raise CalibrationError(message)
-        return cls(method, [weights.tolist(), model.intercept_.tolist()], dict(key))
+        if questions is None:
+            return cls(method, _fitted(s, y, method), dict(key))
+        return cls(
+            method,
+            _fitted(s[~questions], y[~questions], method),
+            dict(key),
+            _fitted(s[questions], y[questions], method),
+        )
 
-    def apply(self, scores: FloatArray) -> FloatArray:
-        """Calibrated probabilities of pooled scores, shape kept."""
-        return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self)
+    def apply(self, scores: FloatArray, *, question: bool = False) -> FloatArray:
+        """Calibrated probabilities of pooled scores, shape kept; `question` says that the query is one."""
+        fitted = self.questions if question and self.questions is not None else self.parameters
+        return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self.method, fitted)
 
     def _try(self) -> None:
-        p = self.apply(np.linspace(0, 1, 101))
-        if not ((np.diff(p) >= 0).all() and p[0] >= 0 and p[-1] <= 1):  # which NaN is not either
-            message = f"{self.method} with {self.parameters} does not rise within 0..1"
-            raise ValueError(message)
+        for parameters in filter(None, (self.parameters, self.questions)):
+            finite = all(np.isfinite(values).all() for values in parameters)
+            grid = np.linspace(0, 1, 101)
+            p = _APPLY[self.method](grid, self.method, parameters) if finite else np.full(1, np.nan)
+            if not ((np.diff(p) >= 0).all() and p[0] >= 0 and p[-1] <= 1):
+                message = f"{self.method} with {parameters} does not rise within 0..1"
+                raise ValueError(message)
 
 
-def _sigmoid(scores: FloatArray, calibration: Calibration) -> FloatArray:
-    weights, intercept = calibration.parameters
-    z = _features(scores.ravel(), calibration.method) @ np.array(weights) + intercept[0]
+def _fitted(s: FloatArray, y: NDArray[np.bool_], method: str) -> list[list[float]]:
+    """The parameters."""
+    if len(s) < _FEWEST:
+        message = f"a calibration needs at least {_FEWEST} scores with a label each, got {len(s)}"
+        raise CalibrationError(message)
+    if not np.all((s >= 0) & (s <= 1)):
+        message = "calibration needs scores in 0..1: use score='entailment' or 'entailment_vs_contradiction'"
+        raise CalibrationError(message)
+    if np.ptp(s) == 0:
+        message = f"all {len(s)} scores are {s[0]:.4g}: there is nothing to calibrate"
+        raise CalibrationError(message)
+    if y.all() or not y.any():
+        message = f"calibration needs labels of both classes, got {int(y.sum())} true of {len(y)}"
+        raise CalibrationError(message)
+    if method == "isotonic":
+        model = require("sklearn.isotonic", "eval").IsotonicRegression(y_min=0, y_max=1).fit(s, y)
+        knots, values = model.X_thresholds_, model.y_thresholds_
+        if values[0] == values[-1]:
+            message = "the scores do not rise with the labels (the isotonic fit is flat): look at the labels"
+            raise CalibrationError(message)
+        return [knots.tolist(), (values + _TILT * (knots - values)).tolist()]
+    x = _features(s, method)
+    model = require("sklearn.linear_model", "eval").LogisticRegression(C=np.inf, max_iter=1000).fit(x, y)
+    weights = model.coef_[0]
+    if method == "beta" and weights.min() < 0 < weights.max():  # a falling term is left out, as its authors do
+        rising = weights > 0
+        model.fit(x[:, rising], y)
+        weights = np.zeros(2)
+        weights[rising] = model.coef_[0]
+    if weights.max() <= 0 or weights.min() < 0:
+        message = f"the scores do not rise with the labels ({method} weights {weights.tolist()}): look at the labels"
+        raise CalibrationError(message)
+    return [weights.tolist(), model.intercept_.tolist()]
+
+
+def _sigmoid(scores: FloatArray, method: str, parameters: list[list[float]]) -> FloatArray:
+    weights, intercept = parameters
+    z = _features(scores.ravel(), method) @ np.array(weights) + intercept[0]
     return np.exp(-np.logaddexp(0, -z)).reshape(scores.shape)
 
 
-def _interpolate(scores: FloatArray, calibration: Calibration) -> FloatArray:
-    knots, values = calibration.parameters
+def _interpolate(scores: FloatArray, _: str, parameters: list[list[float]]) -> FloatArray:
+    knots, values = parameters
     return np.interp(scores, knots, values)
 
 
-_APPLY: dict[str, Callable[[FloatArray, Calibration], FloatArray]] = {
+_APPLY: dict[str, Callable[[FloatArray, str, list[list[float]]], FloatArray]] = {
     "platt": _sigmoid,
     "beta": _sigmoid,
     "isotonic": _interpolate,

@@ -67,7 +67,7 @@ class Fitted:
 
     @classmethod
     def _of(cls, values: dict[str, Any]) -> Self:
-        fit = cls(**{name: values[name] for name in cls.__slots__} | {"key": dict(values["key"])})
+        fit = cls(**{name: values[name] for name in cls.__slots__ if name in values} | {"key": dict(values["key"])})
         fit._try()
         return fit
 

@@ -129,9 +129,7 @@ def _with_new_head(torch: Any, base: Path, outputs: int) -> Any:  # noqa: ANN401
     body = f"{model.base_model_prefix}."
     lacking = sorted(name for name in report["missing_keys"] if name.startswith(body) and ".pooler." not in name)
     if lacking:
-        message = (
-            f"the weights in {base} are incomplete ({len(lacking)} are missing, as {lacking[0]}): fetch them again"
-        )
+        message = f"the weights in {base} are incomplete ({len(lacking)} missing, as {lacking[0]}): fetch them again"
         raise DamagedModelError(message)
     return model
 

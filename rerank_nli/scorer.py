@@ -82,10 +82,11 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """The windows of one passage: their spans, and the row of the first in the arrays of all windows."""
+    """The windows of one passage: their spans, the row of the first in the arrays of all, and what the query is."""
 
     spans: list[Span]
     row: int
+    question: bool
 
 
 class Scorer:
@@ -202,6 +203,8 @@ class Scorer:
             for index, hypotheses in enumerate(forms)
         ]
 
+        questions = [is_question(query) for query in queries]
+
         def read(asked: Sequence[tuple[int, str]]) -> tuple[list[tuple[Tokens, Tokens]], list[_Cut]]:
             tokenized = self._tokenize({text for _, text in asked})
             pairs: list[tuple[Tokens, Tokens]] = []
@@ -209,7 +212,7 @@ class Scorer:
             for query, text in asked:
                 cut = self._windows(tokenized[text], budgets[query]) if text.strip() else []
                 pairs += (pair for _, part in cut for form in forms[query] for pair in self._directed(part, form))
-                cuts.append(_Cut([span for span, _ in cut], rows))
+                cuts.append(_Cut([span for span, _ in cut], rows, questions[query]))
                 rows += len(cut)
             return pairs, cuts
 
@@ -344,7 +347,7 @@ class Scorer:
         scores, per_window = s[rows], p[rows]  # (w,), (w, D, 3)
         score = POOLS[self.pool](scores)
         if self.calibration is not None:
-            score = float(self.calibration.apply(np.array(score)))
+            score = float(self.calibration.apply(np.array(score), question=cut.question))
         best, worst = int(scores.argmax()), int(per_window[:, 0, 2].argmax())
         return Scored(
             score=score,

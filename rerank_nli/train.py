@@ -226,8 +226,9 @@ class _Run:
         )
         logits = self._logits(self.data, batch)
         value = (weights * loss(torch, logits, right, odds, self.labels.columns[0], recipe.smoothing)).mean()
-        if not math.isfinite(value):
-            message = f"the loss of step {self.step} is {float(value)}: choose a lower rate and another folder"
+        cost = float(value.detach())
+        if not math.isfinite(cost):
+            message = f"the loss of step {self.step} is {cost}: choose a lower rate and another folder"
             raise InputError(message)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -235,7 +236,7 @@ class _Run:
         self.optimizer.zero_grad()
         kept = min(recipe.average, (1 + self.step) / (10 + self.step))  # young averages forget their start soon
         torch._foreach_lerp_(self.average, [p.detach() for p in self.model.parameters()], 1 - kept)
-        return float(value.detach())
+        return cost
 
     def _logits(self, data: Examples, batch: Batch) -> Any:  # noqa: ANN401 - torch is optional
         torch = self.torch
@@ -372,7 +373,7 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
     }
     truth = {name: truths(some) for name, some in dev.items()}
     temperature = fit_on_even_rows(logits, truth, run.labels)
-    scores = {}
+    scores: dict[str, float] = {}
     for name in dev:
         whole = measure(probabilities(logits[name], run.labels, temperature), truth[name], resamples=0)
         odd = measure(probabilities(logits[name][1::2], run.labels, temperature), truth[name][1::2], resamples=0)

@@ -90,5 +90,5 @@ def test_a_mix_in_parts(tokenizer: Any) -> None:
 @pytest.mark.parametrize("pair", [Pair("a", "b", None, None, "s"), Pair("a", "b", "entailed", None, "s")])
 def test_pairs_that_say_nothing(pair: Pair, tokenizer: Any) -> None:
     """A pair with neither label nor probability, or with a label that is none, is refused."""
-    with pytest.raises(InputError, match="training needs entailment, neutral, contradiction, not_entailment or a prob"):
+    with pytest.raises(InputError, match=r"training needs entailment, .*, not_entailment or a probability"):
         Examples([pair], tokenizer, LABELS, 64)

@@ -81,7 +81,7 @@ def test_two_labels_from_three(make: Callable[..., Path], kind: str) -> None:
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_every_architecture_trains(make: Callable[..., Path], kind: str) -> None:
-    """A step gives every layer a gradient; a new mask each time, at any rate; the same logits when it does not train."""
+    """Every layer gets a gradient, each step a new mask, and a model that is not training none."""
     model, _ = open_base(make(kind=kind), None, 0.3)
     ids = torch.full((4, 8), 2)
     ids[:, :-1] = torch.randint(5, 50, (4, 7), generator=torch.Generator().manual_seed(1))
@@ -96,7 +96,7 @@ def test_every_architecture_trains(make: Callable[..., Path], kind: str) -> None
 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_no_dropout_within_attention(make: Callable[..., Path], kind: str) -> None:
-    """Nothing is dropped of the probabilities of attention: with a rate of nearly 1 elsewhere, they still add up to 1."""
+    """Nothing is dropped of the probabilities of attention: at a rate of nearly 1 they still add up to 1."""
     model, _ = open_base(make(kind=kind), None, 0.99)
     ids = torch.full((2, 8), 2)
     out = model.train()(input_ids=ids, attention_mask=torch.ones_like(ids), output_attentions=True)

@@ -127,7 +127,7 @@ def test_what_the_end_needs_is_checked_at_the_start(base: Path, tmp_path: Path) 
         train(_pairs(10, 1), tmp_path / "out", base=base, card={"window": 10_000})
     for setting in ("every", "stop_after"):
         with pytest.raises(InputError, match=f"{setting}=0: expected"):
-            train(_pairs(10, 1), tmp_path / "out", base=base, **{setting: 0})
+            train(_pairs(10, 1), tmp_path / "out", base=base, **{setting: 0})  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
