@@ -62,7 +62,7 @@ wheel: .venv/dev.done
 	$(BIN)/python scripts/smoke_test_wheel.py
 
 # of the bundle as most processors run it, in int8: a variable hides from engine="auto" that this one computes in bf16
-figures: INT8 := env ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)
+figures: INT8 := env ONEDNN_MAX_CPU_ISA=AVX512_CORE $(BIN)
 figures: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python benchmarks/calibration.py --data $(DIR) --write

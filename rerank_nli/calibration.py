@@ -100,7 +100,7 @@ class Calibration(Fitted):
         return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self.method, fitted)
 
     def _try(self) -> None:
-        for parameters in filter(None, (self.parameters, self.questions)):
+        for parameters in (self.parameters, self.questions or self.parameters):
             finite = all(np.isfinite(values).all() for values in parameters)
             grid = np.linspace(0, 1, 101)
             p = _APPLY[self.method](grid, self.method, parameters) if finite else np.full(1, np.nan)

@@ -132,7 +132,8 @@ class OpenVinoEngine(FolderEngine):
 
     def _open(self, threads: int | None) -> Any:  # noqa: ANN401
         openvino, frontend = require("openvino", "openvino"), require("openvino.frontend", "openvino")
-        settings = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision]}
+        # or weights in 8 bits would have activations rounded to 8 bits too, on processors with VNNI
+        settings = {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
         if threads or self.threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads or self.threads)
         try:

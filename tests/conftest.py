@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("tests")
     scratch = tempfile.TemporaryDirectory(prefix="rerank-nli-tests-")
     config.add_cleanup(scratch.cleanup)
-    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # "auto" means the same on every machine
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"  # "auto" means the same on every machine
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_CACHE"] = os.path.join(scratch.name, "hub")  # noqa: PTH118
     os.environ["RERANK_NLI_CACHE"] = os.path.join(scratch.name, "own")  # noqa: PTH118

@@ -77,10 +77,11 @@ def test_the_screen_shows_bars_verdict_and_reasons(
 ) -> None:
     """The rendering names the verdict, where each passage was, and why the dropped ones went, in 45 lines."""
     console = pytest.importorskip("rich.console").Console(width=110, record=True, file=None, force_terminal=False)
+    shown = answer(QUERY_ROWS[0]["query"], corpus, retriever, bundled)
     with console.capture() as capture:
-        console.print(render(answer(QUERY_ROWS[0]["query"], corpus, retriever, bundled)))
+        console.print(render(shown))
     screen = capture.get()
-    assert "supported" in screen
+    assert f"{shown.verdict.label} ({shown.verdict.confidence:.2f})" in screen
     assert "dropped: score under 0.5" in screen
     assert "contradicts (" in screen
     assert "does not say" in screen

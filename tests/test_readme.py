@@ -59,7 +59,7 @@ def test_our_line_does_what_theirs_did(line: str, module: str) -> None:
     from llama_index.core.schema import NodeWithScore, TextNode
 
     query, ids = "The kettle is red.", [7, 8, 9, 10]
-    docs = ["The kettle is blue.", "It holds 1.7 litres.", "The red kettle is on the stove.", "It was made in Leeds."]
+    docs = ["The kettle is blue.", "It holds 1.7 litres.", "The red kettle holds water.", "It was made in Leeds."]
     passages = [{"id": key, "text": text, "meta": {}} for key, text in zip(ids, docs, strict=True)]
     given = {"query": query, "ids": ids, "docs": docs, "passages": passages}
     names = {**vars(importlib.import_module(module)), "CrossEncoderReranker": CrossEncoderReranker, **given}
@@ -74,7 +74,7 @@ def test_our_line_does_what_theirs_did(line: str, module: str) -> None:
         assert [p.id for p in made] == [ids[p.index] for p in made]
     expected = [p.text for p in NLIReranker().rank(query, docs)]
     assert found == expected[: 1 if "threshold" in line else 3 if "=3" in line else 4]
-    assert found[0] == "The red kettle is on the stove."
+    assert found[0] == "The red kettle holds water."
 
 
 def test_the_lines_of_each_reranker_are_there() -> None:

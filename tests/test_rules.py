@@ -228,11 +228,14 @@ def test_rule_8_a_calibration_acts_on_the_pooled_score() -> None:
     assert best.entailment == pytest.approx(0.6, abs=1e-6)
 
 
-@pytest.mark.parametrize("changed", ["weights", "precision", "direction", "kind", "template", "window", "pool"])
+KEY = ("weights", "precision", "temperature", "direction", "kind", "template", "window", "pool")
+
+
+@pytest.mark.parametrize("changed", KEY)
 def test_rule_8_each_part_of_the_key_counts(changed: str) -> None:
     """Rule 8: a calibration whose key differs in any one part is an error that names the part."""
     key = NLIReranker(stating()).calibration_key
-    assert set(key) == {"weights", "precision", "direction", "kind", "template", "window", "pool"}
+    assert set(key) == set(KEY)
     other = Calibration("isotonic", [[0.0, 1.0], [0.0, 1.0]], {**key, changed: "another"})
     with pytest.raises(CalibrationError, match=changed):
         NLIReranker(stating(), calibration=other)

@@ -15,7 +15,7 @@ def pytest_configure() -> None:
     """Settle, before Haystack is imported, that nothing is sent."""
     os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"  # "auto" means the same on every machine
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"  # "auto" means the same on every machine
 
 
 @pytest.fixture(scope="session")
