@@ -81,6 +81,7 @@ def test_the_screen_shows_bars_verdict_and_reasons(
     with console.capture() as capture:
         console.print(render(shown))
     screen = capture.get()
+    assert shown.verdict is not None
     assert f"{shown.verdict.label} ({shown.verdict.confidence:.2f})" in screen
     assert "dropped: score under 0.5" in screen
     assert "contradicts (" in screen
