@@ -1,9 +1,9 @@
 """Does 0.8 mean 0.8? Fits the calibrations that ship. Run: python benchmarks/calibration.py --data DIR --write.
 
-On mnli_dev_matched, snli_dev and qnli_dev together, questions on their own: fitted on the even rows, measured on the odd
-ones, the pooled score of each pair in each precision that this machine computes in. Before is with the temperature alone.
-ECE has 15 bins; intervals are of 1,000 bootstrap resamples of the rows. Training chose the best weights by the whole of
-mnli_dev_matched and qnli_dev. evidence.py has the ECE on other sets.
+On mnli_dev_matched, snli_dev and qnli_dev together, questions on their own: fitted on the even rows, measured on the
+odd ones, the pooled score of each pair in each precision that this machine computes in. Before is with the temperature
+alone. ECE has 15 bins; intervals are of 1,000 bootstrap resamples of the rows. Training chose the best weights by the
+whole of mnli_dev_matched and qnli_dev. evidence.py has the ECE on other sets.
 
 DIR holds nli/{mnli_dev_matched,snli_dev,qnli_dev}.jsonl.gz. --write puts the calibrations into the bundle, where
 `NLIReranker()` finds them.
