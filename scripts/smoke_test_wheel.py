@@ -26,7 +26,7 @@ import sys
 from importlib.util import find_spec
 from rerank_nli import NLIReranker
 assert find_spec("torch") is None and find_spec("faiss") is None
-passages = ["Nobody is asleep.", "A tabby cat is asleep on the mat.", "The mat is blue."]
+passages = ["Nobody is asleep.", "A tabby cat is asleep on the mat.", "The museum opened in 1968."]
 ranking = NLIReranker().rank("A cat is sleeping.", passages)
 assert [ranking[0].index, ranking[0].score > 0.5] == [1, True], ranking
 assert NLIReranker().verify("A cat is sleeping.", passages[1:]).label == "supported"

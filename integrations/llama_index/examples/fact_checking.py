@@ -13,7 +13,7 @@ NODES = [
     TextNode(text="The Marrow tunnel is open to cyclists at all hours.", id_="website"),
     TextNode(text="Cyclists may not use the Marrow tunnel.", id_="sign"),
     TextNode(text="The Marrow tunnel is 900 metres long.", id_="survey"),
-    TextNode(text="Cyclists met near the Marrow tunnel for a picnic.", id_="club"),
+    TextNode(text="The cycling club was founded in 1987.", id_="club"),
 ]
 CLAIM = "The Marrow tunnel is open to cyclists."
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CLAIM = "The kettle is red."
 TEXTS = {
-    "bread": "The toaster takes four slices of bread.",
+    "bread": "Four slices of bread fit in.",
     "shop": "The kettle is red.",
     "gossip": "The kettle is not red at all.",
     "history": "It was made in Leeds by hand.",
@@ -74,7 +74,8 @@ class UngroundedError(ValueError):
 def checked(bundled: NLIReranker) -> Runnable[str, Any]:
     """From a question to the report on a chat model's answer, of which the first says what no document says."""
     model = FakeListChatModel(responses=["The kettle is red. It was made in 1987.", "The kettle is red."])
-    documents = [Document(text, id=name, metadata={"source": name}) for name, text in TEXTS.items()]
+    told = {name: text for name, text in TEXTS.items() if name != "gossip"}
+    documents = [Document(text, id=name, metadata={"source": name}) for name, text in told.items()]
     found: Runnable[str, Any] = RunnableLambda(lambda question: {"question": question, "documents": documents})
     answer: Runnable[Any, str] = itemgetter("question") | model | StrOutputParser()
     return found | RunnablePassthrough.assign(answer=answer) | NLIGroundedness(reranker=bundled)
