@@ -295,11 +295,11 @@ def test_the_best_is_kept(base: Path, tmp_path: Path) -> None:
     wrong = [p._replace(label=WORDS_AFTER[str(p.label)], source="wrong") for p in _pairs(600, 3)]
     train(_pairs(600, 1), tmp_path, base=base, dev={"d": dev}, recipe=RECIPE, stop_after=10_000, every=5)
     last = tmp_path / "last"
-    recipe = Recipe(epochs=3, rate=2e-3, batch_tokens=256, average=0.9, seed=1, warmup=0)
+    recipe = Recipe(epochs=6, rate=5e-4, batch_tokens=256, average=0.9, seed=1)
     manifest = train(wrong, last, base=tmp_path / "checkpoint", dev={"d": dev}, recipe=recipe, every=1)
     assert manifest is not None
     looked = [json.loads(line)["dev"]["d"] for line in (last / "log.jsonl").read_text().splitlines()]
-    assert looked[-1] < 0.5 < max(looked)  # it learned what is wrong, after it had known what is right
+    assert looked[-1] < max(looked) - 0.3  # it learned what is wrong, after it had known what is right
     assert manifest.scores["d accuracy"] == max(looked)
 
 

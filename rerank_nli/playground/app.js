@@ -8,7 +8,7 @@ const EXAMPLE = {
   query: "Dogs are allowed on the beach in summer.",
   passages: [
     "No dogs are allowed on the beach in summer.",
-    "Dogs need plenty of water on hot days.",
+    "Most dogs swim well.",
     "The sand is raked every night. Dogs are allowed on the whole beach in summer. A kiosk sells ice cream.",
     "Summer on this coast is warm and dry.",
     "In summer the beach is open to dogs. Please keep them on a lead.",
