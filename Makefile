@@ -68,7 +68,7 @@ figures: .venv/dev.done
 	$(BIN)/python benchmarks/calibration.py --data $(DIR) --write
 	$(INT8)/python benchmarks/demo_corpus.py
 	$(INT8)/python benchmarks/accuracy.py --data $(DIR)
-	$(INT8)/rerank-nli evaluate --json --plot benchmarks/results/evaluate.svg --data $(SETS:%=$(DIR)/nli/%.jsonl.gz) \
+	$(INT8)/rerank-nli evaluate --json --resamples 200 --plot benchmarks/results/evaluate.svg --data $(SETS:%=$(DIR)/nli/%.jsonl.gz) \
 		> benchmarks/results/evaluate.jsonl
 	$(INT8)/python benchmarks/templates.py --data $(DIR)
 	$(INT8)/python benchmarks/windows.py --data $(DIR)
