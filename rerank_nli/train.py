@@ -90,12 +90,13 @@ def train(
     counted("every", every)
     if stop_after is not None:
         counted("stop_after", stop_after)
-    _check(dict(card or {}), locate(base, None), dev or {})
+    folder = locate(base, None)
+    _check(dict(card or {}), folder, dev or {})
     usable_device(device)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
-        run = _Run(pairs, out, locate(base, None), dict(dev or {}), recipe or Recipe(), labels, device, bf16=bf16)
+        run = _Run(pairs, out, folder, dict(dev or {}), recipe or Recipe(), labels, device, bf16=bf16)
         run.go_on(every, stop_after)
         if run.step < run.steps:
             return None
