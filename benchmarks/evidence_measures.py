@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
     Scores = list[Array]  # of each query's passages
+    Measure = Callable[[Array, Array], float]
 
 RESAMPLES, FEWER = 1000, 200  # the second where each takes a sort of all passages
 PRECISION = 0.95
@@ -164,14 +165,20 @@ def over(groups: Array, statistic: Callable[[Array], float]) -> list[float]:
     return interval(lambda chosen: statistic(np.concatenate([rows[i] for i in chosen])), len(rows))
 
 
+def verdict_measures(classes: Sequence[str]) -> dict[str, Measure]:
+    """Accuracy and macro-F1 over these classes, each of truth (n,) and verdicts (n,)."""
+    return {
+        "accuracy": lambda truth, said: float((truth == said).mean()),
+        "macro-F1": lambda truth, said: float(
+            f1_score(truth, said, labels=list(classes), average="macro", zero_division=0)
+        ),
+    }
+
+
 def verdicts(said: Sequence[str], truth: Sequence[str], groups: Array) -> dict[str, list[float]]:
     """Accuracy and macro-F1 of verdicts, those of a claim together."""
     a, b = np.array(truth), np.array(said)
-    classes = sorted(set(truth))
     return {
-        "verdict accuracy": over(groups, lambda chosen: float((a[chosen] == b[chosen]).mean())),
-        "verdict macro-F1": over(
-            groups,
-            lambda chosen: float(f1_score(a[chosen], b[chosen], labels=classes, average="macro", zero_division=0)),
-        ),
+        f"verdict {name}": over(groups, lambda chosen, m=measure: m(a[chosen], b[chosen]))  # type: ignore[misc]
+        for name, measure in verdict_measures(sorted(set(truth))).items()
     }

@@ -6,9 +6,10 @@ verdict there; therefore also with every claim once more, without its evidence, 
 claims with lines of the page they cite, supported or not; partially supported counts as not, and so does "refuted".
 
 Joining settles more claims, which a lower threshold does too: beside it stands one at which single passages settle as
-many. Intervals: 1,000 resamples of the claims, all rows of one together.
+many. Intervals: 1,000 resamples of the claims, all rows of one together. Milliseconds: of a claim, nothing remembered.
 
-DIR holds evidence/{fm2,wice}_dev.jsonl.gz. It takes about half an hour on two cores.
+DIR holds evidence/{fm2,wice}_dev.jsonl.gz. It takes about half an hour on two cores, less after
+evidence.py, whose logits in --kept it takes and adds to.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from evidence_measures import over
-from reading import rows
+from evidence_measures import over, verdict_measures
+from evidence_methods import Remembering
+from evidence_sets import EVIDENCE, Set, fm2, wice
 
 from rerank_nli import NLIReranker, load
 from rerank_nli.grounding import verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from evidence_measures import Measure
     from numpy.typing import NDArray
 
     from rerank_nli import Engine, Verdict
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 
 RESULT = Path(__file__).parent / "results" / "joined.json"
 THRESHOLD = 0.5
-SAID = {"entailment": "supported", "contradiction": "refuted"}
+TIMED, EVERY = 50, 200  # rows
 ALONE, JOINED, LOWER = "one passage", "join=2", "one passage, lower threshold"
 
 
@@ -55,36 +59,44 @@ class Judged(NamedTuple):
     alone: Verdict
     joined: Verdict
     strongest: Verdict
-    seconds: tuple[float, float]
 
 
-def fm2(data: Path, count: int | None, *, evidence: bool) -> list[Row]:
+def as_rows(part: Set, *, evidence: bool = True) -> list[Row]:
+    """The claims of a set, also without what says something of them, where they are insufficient."""
     return [
         Row(
-            row["query"],
-            [text for text, label in zip(row["passages"], row["labels"], strict=True) if evidence or label not in SAID],
-            SAID[row["claim_label"]] if evidence else "insufficient",
+            query.text,
+            [part.corpus[i] for i in query.passages if evidence or query.says[i] not in EVIDENCE],
+            str(query.verdict) if evidence else "insufficient",
         )
-        for row in rows(data / "evidence" / "fm2_dev.jsonl.gz")[:count]
+        for query in part.queries
     ]
 
 
-def wice(data: Path, count: int | None) -> list[Row]:
-    return [
-        Row(row["claim"], row["evidence"], "supported" if row["label"] == "supported" else "not supported")
-        for row in rows(data / "evidence" / "wice_dev.jsonl.gz")[:count]
-    ]
+def judge(engine: Remembering, part: list[Row]) -> list[Judged]:
+    """The verdicts of each row."""
+    reranker = NLIReranker(engine, calibration=None, cache_size=0)
+    found = []
+    for row in part:
+        alone = reranker.verify(row.claim, row.passages, THRESHOLD)
+        joined = reranker.verify(row.claim, row.passages, THRESHOLD, join=2)
+        found.append(Judged(alone, joined, verdict(row.claim, reranker.rank(row.claim, row.passages), 0.0)))
+        if len(found) % EVERY == 0:
+            engine.save()
+            print(f"{len(found)} of {len(part)}", flush=True)
+    engine.save()
+    return found
 
 
-def judge(engine: Engine, row: Row) -> Judged:
-    """The verdicts, each row on a cache of its own: with join, what it takes beyond the verdict without."""
-    reranker = NLIReranker(engine, calibration=None)
-    start = time.perf_counter()
-    alone = reranker.verify(row.claim, row.passages, THRESHOLD)
-    middle = time.perf_counter()
-    joined = reranker.verify(row.claim, row.passages, THRESHOLD, join=2)
-    seconds = middle - start, time.perf_counter() - middle
-    return Judged(alone, joined, verdict(row.claim, reranker.rank(row.claim, row.passages), 0.0), seconds)
+def milliseconds(engine: Engine, part: list[Row]) -> dict[str, float]:
+    """Of a claim without join and with it, nothing remembered: the mean over the first rows."""
+    taken = {ALONE: 0.0, JOINED: 0.0}
+    for row, (name, join) in product(part[:TIMED], ((ALONE, None), (JOINED, 2))):
+        reranker = NLIReranker(engine, calibration=None)
+        start = time.perf_counter()
+        reranker.verify(row.claim, row.passages, THRESHOLD, join=join)
+        taken[name] += time.perf_counter() - start
+    return {name: round(1000 * seconds / len(part[:TIMED]), 1) for name, seconds in taken.items()}
 
 
 def labels(judged: list[Judged]) -> dict[str, Sequence[str]]:
@@ -97,7 +109,7 @@ def labels(judged: list[Judged]) -> dict[str, Sequence[str]]:
     return found
 
 
-def measured(part: list[Row], judged: list[Judged]) -> dict[str, Any]:
+def measured(engine: Engine, part: list[Row], judged: list[Judged]) -> dict[str, Any]:
     truth = np.array([row.verdict for row in part])
     classes = sorted(set(truth))
     two = "not supported" in classes
@@ -107,45 +119,28 @@ def measured(part: list[Row], judged: list[Judged]) -> dict[str, Any]:
     }
     claims = np.unique([row.claim for row in part], return_inverse=True)[1]
 
-    def accuracy(name: str, chosen: Array) -> float:
-        return float((said[name][chosen] == truth[chosen]).mean())
+    def of(measure: Measure, name: str, beyond: str | None = None) -> list[float]:
+        def statistic(chosen: Array) -> float:
+            value = measure(truth[chosen], said[name][chosen])
+            return value if beyond is None else value - measure(truth[chosen], said[beyond][chosen])
 
-    def macro_f1(name: str, chosen: Array) -> float:
-        pairs = [(truth[chosen] == label, said[name][chosen] == label) for label in classes]
-        return float(np.mean([2 * (a & b).sum() / max(1, a.sum() + b.sum()) for a, b in pairs]))
-
-    def over_claims(statistic: Callable[[Array], float]) -> list[float]:
         return over(claims, statistic)
 
     changed = [i for i, j in enumerate(judged) if j.joined.joined is not None]
+    measures = verdict_measures(classes)
     return {
         "rows": len(part),
         "claims": int(claims.max()) + 1,
         "passages of a claim": round(float(np.mean([len(row.passages) for row in part])), 1),
         "true": {label: int((truth == label).sum()) for label in classes},
-        "verdicts": {
-            name: {
-                "accuracy": over_claims(lambda chosen, n=name: accuracy(n, chosen)),  # type: ignore[misc]
-                "macro_f1": over_claims(lambda chosen, n=name: macro_f1(n, chosen)),  # type: ignore[misc]
-            }
-            for name in said
-        },
-        "join=2 beyond": {
-            name: {
-                "accuracy": over_claims(lambda c, n=name: accuracy(JOINED, c) - accuracy(n, c)),  # type: ignore[misc]
-                "macro_f1": over_claims(lambda c, n=name: macro_f1(JOINED, c) - macro_f1(n, c)),  # type: ignore[misc]
-            }
-            for name in (ALONE, LOWER)
-        },
+        "verdicts": {name: {what: of(m, name) for what, m in measures.items()} for name in said},
+        "join=2 beyond": {name: {what: of(m, JOINED, name) for what, m in measures.items()} for name in (ALONE, LOWER)},
         "changed": {
             label: {"verdicts": len(to), "rightly": int(sum(said[JOINED][i] == truth[i] for i in to))}
             for label in ("supported", "refuted")
             for to in [[i for i in changed if judged[i].joined.label == label]]
         },
-        "milliseconds a claim": {
-            ALONE: round(1000 * float(np.mean([j.seconds[0] for j in judged])), 1),
-            JOINED: round(1000 * float(np.mean([sum(j.seconds) for j in judged])), 1),
-        },
+        "milliseconds a claim": milliseconds(engine, part),
     }
 
 
@@ -167,16 +162,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--claims", type=int, help="rows of each set, the first so many; all if not given")
+    parser.add_argument("--kept", type=Path, default=Path("build/evidence"), help="folder for logits")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    engine = load(arguments.model)
-    parts = [fm2(arguments.data, arguments.claims, evidence=found) for found in (True, False)]
-    parts.append(wice(arguments.data, arguments.claims))
-    (whole, bare, lines), judged = parts, [[judge(engine, row) for row in part] for part in parts]
+    arguments.kept.mkdir(parents=True, exist_ok=True)
+    engine = Remembering(load(arguments.model), arguments.kept)
+
+    def cut(part: Set) -> Set:
+        return part._replace(queries=part.queries[: arguments.claims])
+
+    claims, lines = cut(fm2(arguments.data)), as_rows(cut(wice(arguments.data)))
+    whole, bare = as_rows(claims), as_rows(claims, evidence=False)
+    judged = [judge(engine, part) for part in (whole, bare, lines)]
     found = {
-        "fm2_dev": measured(whole, judged[0]),
-        "fm2_dev, also without evidence": measured(whole + bare, judged[0] + judged[1]),
-        "wice_dev": measured(lines, judged[2]),
+        "fm2_dev": measured(engine.engine, whole, judged[0]),
+        "fm2_dev, also without evidence": measured(engine.engine, whole + bare, judged[0] + judged[1]),
+        "wice_dev": measured(engine.engine, lines, judged[2]),
     }
     result = {"fingerprint": engine.fingerprint, "precision": engine.precision, "threshold": THRESHOLD, "sets": found}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

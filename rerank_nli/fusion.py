@@ -26,16 +26,18 @@ __all__ = ["FEWEST", "FOLDS", "Fusion", "fold_of"]
 
 FEWEST = 20  # queries; below this a fit says more about the sample than about the model
 FOLDS = 5
-_STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C of the logistic regression: a low one holds the weights near 0
+_PENALTIES = (0.1, 1.0, 10.0, 100.0)  # a high one holds the weights near 0
 _WIDTHS = (2, 4)  # features of a model with two labels, and with three
+_EPSILON = 1e-4  # of a probability: beyond it log-odds would stretch what all passages have in common to nothing
+_BOUND = 1e3  # of the intercept
 
 
 @dataclass(frozen=True, slots=True)
 class Fusion(Fitted):
     """σ(w · features + b) of a passage, with the settings that it is true for.
 
-    The features are the retrieval score, min-max within the query, and P(entailment), P(neutral), P(contradiction) of
-    the window that won the score; of a model with two labels P(entailment) alone.
+    The features are the retrieval score and the log-odds of P(entailment), P(neutral) and P(contradiction) of the
+    window that won the score, each min-max within the query; of a model with two labels P(entailment) alone.
 
     Attributes:
         weights: (4,) in that order, or (2,).
@@ -53,8 +55,11 @@ class Fusion(Fitted):
     def fit(cls, rows: Sequence[Row], key: Mapping[str, Any], seed: int = 0) -> Fusion:
         """Fit on queries whose supporting passages are known (needs the `eval` extra).
 
-        It is a logistic regression whose L2 penalty is the one with the least log-loss on held-out queries, in five
-        folds. A retriever or a probability that tells nothing gets a weight near 0.
+        The weights are those of a conditional logit within each query (McFadden 1974), each supporting passage as the
+        one chosen among those that do not support: they order a query's passages, and do not learn which queries have
+        more support than others. Every query counts the same. Their L2 penalty is the
+        one with the least loss on held-out queries, in five folds: a retriever or a probability that tells nothing
+        gets a weight near 0. With the intercept, the mean over all passages is the share that supports.
 
         Args:
             rows: for each query its passages' probabilities (n, 3), as a ranking has them, with None or NaN for those
@@ -85,28 +90,27 @@ class Fusion(Fitted):
             message = "some passages have P(neutral) and P(contradiction) and others not: fit on one model's rows"
             raise CalibrationError(message)
         x = x[:, columns]
-        fold = np.repeat(fold_of(mixed, seed), [len(y) for _, y in read])  # (m,)
-        regression = require("sklearn.linear_model", "eval").LogisticRegression
+        sizes = [len(y) for _, y in read]
+        told = np.repeat(mixed, sizes)  # (m,) of a query that says something of order
+        query = np.repeat(np.arange(len(read)), sizes)[told]
+        weights = _chosen(x[told], y[told], query, fold_of(mixed, seed)[query])
+        odds = x @ weights  # (m,)
 
-        def fitted(strength: float, part: BoolArray) -> Any:  # noqa: ANN401 - scikit-learn states no types
-            return regression(C=strength, solver="newton-cholesky", max_iter=1000).fit(x[part], y[part])
+        def surplus(intercept: float) -> float:
+            return float(_sigmoid(odds + intercept).mean() - y.mean())
 
-        def loss(strength: float) -> float:
-            held = [(fold == k, fitted(strength, fold != k)) for k in range(FOLDS)]
-            return sum(np.logaddexp(0, np.where(y[k], -1, 1) * m.decision_function(x[k])).sum() for k, m in held)
-
-        model = fitted(min(_STRENGTHS, key=loss), np.full(len(y), fill_value=True))
-        return cls(model.coef_[0].tolist(), float(model.intercept_[0]), dict(key))
+        intercept = require("scipy.optimize", "eval").brentq(surplus, -_BOUND, _BOUND)
+        return cls(weights.tolist(), float(intercept), dict(key))
 
     def apply(self, probabilities: FloatArray, retrieval: FloatArray) -> FloatArray:
-        """How likely each passage of one query supports it, (n,) in 0..1.
+        """How likely each passage of one query supports it, beside the others, (n,) in 0..1.
 
         Args:
             probabilities: (n, 3).
             retrieval: (n,) retrieval scores.
         """
         x = _features(probabilities, retrieval)[:, : len(self.weights)]
-        return np.exp(-np.logaddexp(0, -(x @ np.array(self.weights) + self.intercept)))
+        return _sigmoid(x @ np.array(self.weights) + self.intercept)
 
     def _try(self) -> None:
         if len(self.weights) not in _WIDTHS or not np.isfinite([*self.weights, self.intercept]).all():
@@ -129,8 +133,62 @@ def fold_of(mixed: BoolArray, seed: int) -> IntArray:
 
 
 def _features(probabilities: FloatArray, retrieval: FloatArray) -> FloatArray:
-    """(n, 4); a lone or tied retrieval score, which min-max leaves as it is, is kept within 0..1 as all others are."""
-    return np.column_stack([np.clip(minmax(retrieval), 0, 1), probabilities])
+    """(n, 4); what is the same for all passages counts as it is, within 0..1 as all else."""
+    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
+    columns = [(np.clip(retrieval, 0, 1), retrieval), *zip(p.T, np.log(p / (1 - p)).T, strict=True)]
+    return np.column_stack([minmax(far) if len(far) and np.ptp(far) > 0 else near for near, far in columns])
+
+
+def _chosen(x: FloatArray, y: BoolArray, query: IntArray, fold: IntArray) -> FloatArray:
+    """(d,) weights under the penalty with the least loss on held-out queries, for `_loss` with the fold of each row."""
+    parts = [(fold != k, fold == k) for k in range(FOLDS)]
+
+    def held_out(penalty: float) -> float:
+        return sum(
+            _loss(_conditional(x[fit], y[fit], query[fit], penalty), x[held], y[held], query[held])[0]
+            for fit, held in parts
+        )
+
+    return _conditional(x, y, query, min(_PENALTIES, key=held_out))
+
+
+def _conditional(x: FloatArray, y: BoolArray, query: IntArray, penalty: float) -> FloatArray:
+    """(d,) weights with the least loss and L2 penalty."""
+
+    def objective(weights: FloatArray) -> tuple[float, FloatArray]:
+        loss, gradient = _loss(weights, x, y, query)
+        return loss + penalty / 2 * float(weights @ weights), gradient + penalty * weights
+
+    return require("scipy.optimize", "eval").minimize(objective, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
+
+
+def _loss(weights: FloatArray, x: FloatArray, y: BoolArray, query: IntArray) -> tuple[float, FloatArray]:
+    """-log of a supporting passage's share in exp(w · x) over itself and those of its query that do not support.
+
+    Args:
+        weights: (d,).
+        x: (m, d) features.
+        y: (m,) which rows support.
+        query: (m,) numbers of their queries, in order; each has rows of both kinds.
+
+    Returns:
+        The loss, mean over a query's supporting passages and summed over queries, and its gradient (d,).
+    """
+    first = np.diff(query, prepend=-1) != 0
+    starts, place = np.flatnonzero(first), np.cumsum(first) - 1  # (q,), (m,)
+    odds = x @ weights
+    highest = np.maximum.reduceat(odds, starts)[place]  # keeps the exponentials finite
+    others = np.where(y, 0.0, np.exp(odds - highest))
+    total = np.add.reduceat(others, starts)[place]
+    behind = np.log(total) + highest - odds  # (m,)
+    each = y / np.add.reduceat(y.astype(float), starts)[place]
+    pull = each * _sigmoid(behind)
+    push = np.add.reduceat(pull, starts)[place] * others / total
+    return float(each @ np.logaddexp(0, behind)), (push - pull) @ x
+
+
+def _sigmoid(z: FloatArray) -> FloatArray:
+    return np.exp(-np.logaddexp(0, -z))
 
 
 def _checked(index: int, row: Row) -> tuple[FloatArray, BoolArray]:
