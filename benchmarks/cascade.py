@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from evidence import DEPTH
 from evidence_measures import ranked, relevant
-from evidence_methods import DEFAULT, Remembering, bm25, milliseconds, nli, static
+from evidence_methods import DEFAULT, Remembering, bm25, milliseconds, nli, opened, static
 from evidence_sets import retrieved, scifact
 from ir_measures import nDCG
 
@@ -64,7 +64,7 @@ def main() -> None:
     first = np.argsort(-stages["BM25"], axis=1, kind="stable")[:, :DEPTH]  # (q, 100)
     part = retrieved(cited, first.tolist())
     near = {name: list(np.take_along_axis(scores, first, axis=1)) for name, scores in stages.items()}
-    scores = nli(engine, *DEFAULT, part, calibration="auto").scores
+    scores = nli(opened(engine), *DEFAULT, part, calibration="auto").scores
     spent = {0: 0.0, **milliseconds(part, engine.engine, near["BM25"], DEPTHS[1:])}
     found = {}
     for name, chosen_by in near.items():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ir_measures
 import numpy as np
+from ir_measures import nDCG
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from rerank_nli import CalibrationError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 RESAMPLES, FEWER = 1000, 200  # the second where each takes a sort of all passages
 PRECISION = 0.95
+HALVINGS = 20
+LABELS = ("entailment", "neutral", "contradiction")
 
 
 def interval(statistic: Callable[[Array], float], count: int, resamples: int = RESAMPLES) -> list[float]:
@@ -114,10 +117,21 @@ class Items:
         return interval(statistic, self.count, FEWER)
 
     def calibration(self) -> dict[str, list[float]]:
-        """ECE of the scores as probabilities of support, and by a fit on the other half of the claims."""
+        """ECE of the scores as probabilities of support, and by fits on one half of the claims for the other.
+
+        The latter is the mean over random halvings, with where 95 % of them lie. Beside it stands what it would be if
+        the fitted scores were true: so few items, drawn by them, fall into the bins unevenly.
+        """
         found = {"ECE": self._ece(self.scores)}
+        rng = np.random.default_rng(0)
+        reached, chance = [], []
         with suppress(CalibrationError):  # scores that say nothing, or too few of them
-            found["ECE, fitted on the other half"] = self._ece(by_halves(self.scores, self.support, self.query)[1])
+            for _ in range(HALVINGS):
+                fitted = by_halves(self.scores, self.support, rng.permutation(self.count)[self.query])[1]
+                reached.append(ece(fitted, self.support))
+                chance.append(ece(fitted, rng.uniform(size=len(fitted)) < fitted))
+            found["ECE, fitted on the other half"] = _spread(reached)
+            found["ECE, if the fit were true"] = _spread(chance)
         return found
 
     def promise(self, recall: float, confidence: float, times: int = 100) -> dict[str, float]:
@@ -163,6 +177,32 @@ def over(groups: Array, statistic: Callable[[Array], float]) -> list[float]:
     """Value and interval of a statistic of rows, those of a group drawn together."""
     rows = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     return interval(lambda chosen: statistic(np.concatenate([rows[i] for i in chosen])), len(rows))
+
+
+def against(
+    scores: Scores, other: Scores, numbers: Sequence[Sequence[int]], goal: Sequence[set[int]]
+) -> dict[str, int]:
+    """How many queries are ordered better, the same or worse than by other scores, by nDCG@10."""
+    gain = np.sign(per_query(nDCG @ 10, scores, numbers, goal) - per_query(nDCG @ 10, other, numbers, goal))
+    return {name: int((gain == sign).sum()) for name, sign in (("better", 1), ("same", 0), ("worse", -1))}
+
+
+def said_of(part: Set, scores: Scores, probabilities: Sequence[Array]) -> dict[str, dict[str, float]]:
+    """{what passages say: {label: how often it is most likely}}; of each query's strongest, where they are whole."""
+    found: dict[str, list[int]] = {}
+    for query, strength, p in zip(part.queries, scores, probabilities, strict=True):
+        for i in [int(strength.argmax())] if part.whole else range(len(query.passages)):
+            if query.passages[i] in query.says:
+                found.setdefault(query.says[query.passages[i]], []).append(int(p[i].argmax()))
+    return {
+        truth: {label: round(float(np.mean(np.array(most) == k)), 3) for k, label in enumerate(LABELS)}
+        for truth, most in sorted(found.items())
+    }
+
+
+def _spread(values: Sequence[float]) -> list[float]:
+    """Mean, and where 95 % lie."""
+    return [round(float(v), 4) for v in (np.mean(values), *np.percentile(values, [2.5, 97.5]))]
 
 
 def verdict_measures(classes: Sequence[str]) -> dict[str, Measure]:

@@ -39,6 +39,7 @@ HALF = 0.5
 TIMED = 5
 AT_ONCE = 10  # queries
 EVERY = 120  # seconds between two savings of the logits
+PAIRS = 500_000  # remembered within a run
 
 
 class Remembering:
@@ -125,16 +126,20 @@ def stages(part: Set, encode: Callable[[list[str]], Array]) -> dict[str, Scores]
     }
 
 
-def nli(engine: Engine, direction: str, kind: str, part: Set, calibration: str | None = None) -> Said:
+def opened(engine: Engine) -> NLIReranker:
+    """What asks an engine in all settings, and reads and scores each text once for all of them."""
+    return NLIReranker(engine, calibration=None, cache_size=PAIRS)
+
+
+def nli(reranker: NLIReranker, direction: str, kind: str, part: Set, calibration: str | None = None) -> Said:
     """What an NLI model says in a direction and score kind."""
-    reranker = NLIReranker(engine, direction=direction, score=kind, cache_size=0, calibration=calibration)
+    asked = reranker.with_settings(direction=direction, score=kind, calibration=calibration)
+    engine = asked.engine
     found = Said([], [], [])
     for start in range(0, len(part.queries), AT_ONCE):
         queries = part.queries[start : start + AT_ONCE]
         known = len(engine.rows) if isinstance(engine, Remembering) else 0
-        rankings = reranker.rank_many(
-            [q.text for q in queries], [[part.corpus[i] for i in q.passages] for q in queries]
-        )
+        rankings = asked.rank_many([q.text for q in queries], [[part.corpus[i] for i in q.passages] for q in queries])
         for ranking in rankings:
             in_order = sorted(ranking, key=lambda passage: passage.index)
             found.scores.append(np.array([p.score for p in in_order]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from evidence_measures import LABELS
 from evidence_methods import DEFAULT, STAGES
 
 from rerank_nli.scores import ALPHA
@@ -33,6 +34,20 @@ def tables(sets: dict[str, Any]) -> str:
         parts += [f"## {name}", "", f"{found['queries']:,} queries, {found['passages']:,} passages ({says}). {ms}.", ""]
         for columns in _groups(found["rows"]):
             parts += [*_table(found["rows"], columns), ""]
+        if "said of" in found:
+            parts += ["| of passages | " + " | ".join(LABELS) + " |", "|---" * (1 + len(LABELS)) + "|"]
+            parts += [
+                f"| {kind} | {' | '.join(f'{share:.3f}' for share in said.values())} |"
+                for kind, said in found["said of"].items()
+            ]
+            parts += [""]
+        for aim, ordered in found.get("queries ordered", {}).items():
+            parts += [f"Queries that NLI alone orders, by nDCG@10, {aim}:", ""]
+            parts += [
+                f"- {' '.join(f'{count} {how}' for how, count in of.items())} than {name}"
+                for name, of in ordered.items()
+            ]
+            parts += [""]
     return "\n".join(parts)
 
 
