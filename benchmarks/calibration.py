@@ -55,11 +55,6 @@ def figures(scores: Array, truth: Array) -> dict[str, list[float]]:
     return found
 
 
-def applied(calibration: Calibration, scores: Array, questions: Array) -> Array:
-    """(n,) calibrated scores."""
-    return np.where(questions, calibration.apply(scores, question=True), calibration.apply(scores))
-
-
 def measured(
     reranker: NLIReranker, sets: dict[str, list[Pair]]
 ) -> tuple[Calibration, dict[str, Any], CalibrationReport]:
@@ -71,7 +66,7 @@ def measured(
     texts = [pair.hypothesis for pairs in sets.values() for pair in pairs[::2]]
     method, _ = by_halves(even, is_true, np.unique(texts, return_inverse=True)[1], questions=questions)
     calibration = Calibration.fit(even, is_true, method, reranker.calibration_key, questions)
-    after = {name: applied(calibration, scores[name], asked[name]) for name in sets}
+    after = {name: calibration.apply(scores[name], question=asked[name]) for name in sets}
     found = {
         name: {when: figures(of[name][1::2], truth[name][1::2]) for when, of in (("before", scores), ("after", after))}
         for name in sets

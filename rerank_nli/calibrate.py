@@ -197,9 +197,7 @@ def _fitted(
         except CalibrationError as error:
             message = f"half of the queries, which the fit is judged without: {error}"
             raise CalibrationError(message) from error
-        for kind in (False, True):
-            held = ~fit & (asked == kind)
-            calibrated[held] = found.apply(scores[held], question=kind)
+        calibrated[~fit] = found.apply(scores[~fit], question=asked[~fit])
     return calibrated
 
 

@@ -94,10 +94,13 @@ class Calibration(Fitted):
             _fitted(s[questions], y[questions], method),
         )
 
-    def apply(self, scores: FloatArray, *, question: bool = False) -> FloatArray:
-        """Calibrated probabilities of pooled scores, shape kept; `question` says that the query is one."""
-        fitted = self.questions if question and self.questions is not None else self.parameters
-        return _APPLY[self.method](np.asarray(scores, dtype=np.float64), self.method, fitted)
+    def apply(self, scores: FloatArray, *, question: bool | NDArray[np.bool_] = False) -> FloatArray:
+        """Calibrated probabilities of pooled scores, shape kept; `question` says which queries are one."""
+        apply, given = _APPLY[self.method], np.asarray(scores, dtype=np.float64)
+        plain = apply(given, self.method, self.parameters)
+        if self.questions is None or question is False:
+            return plain
+        return np.where(question, apply(given, self.method, self.questions), plain)
 
     def _try(self) -> None:
         for parameters in (self.parameters, self.questions or self.parameters):
