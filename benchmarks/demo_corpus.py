@@ -44,8 +44,11 @@ def main() -> None:
                 "support first by NLI": roles.get(ranked[0].id) == "supports",
                 "support first by both": roles.get(fused[0].id) == "supports",
                 "support first of the kept": bool(kept) and roles.get(kept[0].id) == "supports",
-                **{f"{role} kept": sum(roles.get(p.id) == role for p in kept) for role in set(roles.values())},
-                **{f"{role} retrieved": sum(roles.get(p.id) == role for p in ranked) for role in set(roles.values())},
+                **{f"{role} kept": sum(roles.get(p.id) == role for p in kept) for role in sorted(set(roles.values()))},
+                **{
+                    f"{role} retrieved": sum(roles.get(p.id) == role for p in ranked)
+                    for role in sorted(set(roles.values()))
+                },
                 "others kept": sum(p.id not in roles for p in kept),
                 "verdict": shown.verdict.label if shown.verdict else None,
             }
