@@ -136,6 +136,26 @@ def test_evidence_is_what_was_measured() -> None:
         assert " | {:.3f} | {:.3f} |".format(*figures) in README, name
 
 
+def test_the_page_on_evidence_is_what_was_measured() -> None:
+    """The tables of docs/evidence.md are the committed benchmark's, and each set has its paragraph."""
+    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    measured = json.loads((ROOT / "benchmarks/results/evidence.json").read_text(encoding="utf-8"))
+    for half, by_weight in measured["weight of NLI"].items():
+        assert f"| {half} queries | {' | '.join(f'{value:.3f}' for value in by_weight.values())} |" in page
+    orders = {"SciFact, 100 retrieved": ("cited", "support"), "FM2": ("evidence", "support")}
+    for name, found in measured["sets"].items():
+        assert f"\n## {name.split(',')[0]} (" in page
+        rows = found["rows"]
+        for row in (*STAGES, NLI) if name in orders else ():
+            first, second = (rows[row][f"nDCG@10, {aim}"][0] for aim in orders[name])
+            assert f" | {first:.3f} | {second:.3f} |" in page, name
+        if "ECE" in rows[NLI]:
+            columns = ("ECE", "ECE, fitted on the other half", "ECE, if the fit were true")
+            plain, fitted, chance = (rows[NLI][column][0] for column in columns)
+            shipped = rows["NLI, calibrated as shipped"]["ECE"][0]
+            assert f"| {name} | {plain:.3f} | {shipped:.3f} | {fitted:.3f} | {chance:.3f} |" in page, name
+
+
 def test_calibration_is_what_was_measured() -> None:
     """The README's table of the shipped calibration is the committed benchmark's."""
     found = json.loads((ROOT / "benchmarks/results/calibration.json").read_text(encoding="utf-8"))
