@@ -143,6 +143,10 @@ def test_the_page_on_evidence_is_what_was_measured() -> None:
     for half, by_weight in measured["weight of NLI"].items():
         assert f"| {half} queries | {' | '.join(f'{value:.3f}' for value in by_weight.values())} |" in page
     orders = {"SciFact, 100 retrieved": ("cited", "support"), "FM2": ("evidence", "support")}
+    joined = json.loads((ROOT / "benchmarks/results/joined.json").read_text(encoding="utf-8"))["sets"]
+    for name, found in joined.items():
+        for how, figures in found["verdicts"].items():
+            assert f"| {name} | {how} | {figures['accuracy'][0]:.3f} | {figures['macro-F1'][0]:.3f} |" in page
     for name, found in measured["sets"].items():
         assert f"\n## {name.split(',')[0]} (" in page
         rows = found["rows"]
@@ -189,7 +193,17 @@ def test_figures_are_of_the_bundled_weights() -> None:
     """Every benchmark of the NLI model was run on the weights that are bundled, and the model card says the same."""
     bundled = json.loads((ROOT / "rerank_nli/mini/nli/manifest.json").read_text(encoding="utf-8"))
     fingerprint = load().fingerprint
-    for name in ("accuracy", "calibration", "cascade", "demo_corpus", "evidence", "growth", "templates", "windows"):
+    for name in (
+        "accuracy",
+        "calibration",
+        "cascade",
+        "demo_corpus",
+        "evidence",
+        "growth",
+        "joined",
+        "templates",
+        "windows",
+    ):
         result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
         assert result["fingerprint"] == fingerprint, name
         if name == "accuracy":
