@@ -76,7 +76,13 @@ def main() -> None:
             } | {"ms": spent[depth]}
     supported = sum("entailment" in query.says.values() for query in part.queries)
     counts = {"claims": len(part.queries), "with support": supported}
-    result = {"fingerprint": engine.fingerprint, "precision": engine.precision, "counts": counts, "rows": found}
+    result = {
+        "fingerprint": engine.fingerprint,
+        "precision": engine.precision,
+        "weight of NLI": ALPHA,
+        "counts": counts,
+        "rows": found,
+    }
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("| who is scored | nDCG@10, cited | nDCG@10, support | ms a claim |\n|---|---|---|---|")
     for name, row in found.items():

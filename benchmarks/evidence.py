@@ -6,17 +6,17 @@ scored by BM25, by two bi-encoders, by NLI in each direction and score kind, and
 rank at the default weight, and learned. Other directions on SciFact's retrieved abstracts are for the first 30 claims.
 The bundled model was taught SciFact's training claims; of the other sets it knows nothing.
 
-Columns, each with a 95 % bootstrap interval over claims (1,000 resamples, 200 for those below): order (nDCG@10, MRR,
+Columns, each with a 95 % bootstrap interval over queries (1,000 resamples, 200 for those below): order (nDCG@10, MRR,
 recall@10); AUROC and average precision of support over refutation and over no evidence; coverage, which is the share of
 support that is kept where 95 % of what is kept is support, at the threshold that is best on the set; ECE of P(support),
 as it is, after a fit on the other half of the claims (the mean of 20 random halvings), and what that would be if the
 fit were true; verdicts at 0.5; by how much a learned fusion is above the better of its parts. What is fitted is
-measured on claims that it was not fitted on. FM2 does not know what its other
-sentences say, so they count as no evidence. Milliseconds: a query with all its passages, nothing remembered but the
-corpus's vectors and index, the median of five queries. Beside the rows: what the model says of passages of each kind;
-how many queries it orders better or worse than each first stage; linear fusion at other weights, on even and on odd
-queries; and what a promise of recall 0.9 at 0.95, made on one half of the claims, comes to on the other, over 100
-random halves.
+measured on claims that it was not fitted on, but for the default weight of a fusion, which was chosen on every other
+query. FM2 does not know what its other sentences say, so they count as no evidence. Milliseconds: a query with all its
+passages, nothing remembered but the corpus's vectors and index, the median of five queries. Beside the rows: what the
+model says of passages of each kind; how many queries it orders better or worse than each first stage; linear fusion at
+other weights, on even and on odd queries; and what a promise of recall 0.9 at 0.95, made on one half of the claims,
+comes to on the other, over 100 random halves.
 
 --models names more models, as folders or Hub ids: NLI checkpoints, or relevance cross-encoders (one output).
 

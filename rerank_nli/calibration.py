@@ -100,7 +100,7 @@ class Calibration(Fitted):
         plain = apply(given, self.method, self.parameters)
         if self.questions is None or question is False:
             return plain
-        return np.where(question, apply(given, self.method, self.questions), plain)
+        return np.where(np.broadcast_to(question, given.shape), apply(given, self.method, self.questions), plain)
 
     def _try(self) -> None:
         for parameters in (self.parameters, self.questions or self.parameters):

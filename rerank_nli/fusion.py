@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rerank_nli.errors import CalibrationError, require
+from rerank_nli.errors import CalibrationError, counted, require
 from rerank_nli.fitted import Fitted
 from rerank_nli.scores import minmax
 
@@ -70,7 +70,10 @@ class Fusion(Fitted):
         Raises:
             CalibrationError: labels of one class, fewer than 20 queries that have passages of both, labels that are
                 not 0 or 1, lengths that differ, numbers that are not finite.
+            InputError: a seed below 0.
+            MissingExtraError: scipy is not installed.
         """
+        counted("seed", seed, least=0)
         read = [_checked(index, row) for index, row in enumerate(rows)]
         mixed = np.array([0 < y.sum() < len(y) for _, y in read])
         y = np.concatenate([y for _, y in read]) if read else np.empty(0, dtype=bool)
@@ -109,7 +112,8 @@ class Fusion(Fitted):
             probabilities: (n, 3).
             retrieval: (n,) retrieval scores.
         """
-        x = _features(probabilities, retrieval)[:, : len(self.weights)]
+        p, r = (np.asarray(values, dtype=np.float64) for values in (probabilities, retrieval))
+        x = _features(p, r)[:, : len(self.weights)]
         return _sigmoid(x @ np.array(self.weights) + self.intercept)
 
     def _try(self) -> None:
@@ -177,8 +181,9 @@ def _loss(weights: FloatArray, x: FloatArray, y: BoolArray, query: IntArray) -> 
     first = np.diff(query, prepend=-1) != 0
     starts, place = np.flatnonzero(first), np.cumsum(first) - 1  # (q,), (m,)
     odds = x @ weights
-    highest = np.maximum.reduceat(odds, starts)[place]  # keeps the exponentials finite
-    others = np.where(y, 0.0, np.exp(odds - highest))
+    against = np.where(y, -np.inf, odds)
+    highest = np.maximum.reduceat(against, starts)[place]  # so that a query's total is 1 or more
+    others = np.exp(against - highest)
     total = np.add.reduceat(others, starts)[place]
     behind = np.log(total) + highest - odds  # (m,)
     each = y / np.add.reduceat(y.astype(float), starts)[place]

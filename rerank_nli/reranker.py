@@ -189,7 +189,7 @@ class NLIReranker(Judging):
             retrieval_scores: the retriever's, one for each passage, higher is better.
             fuse: "linear", "rrf", or a Fusion or its file ranks by scores and retrieval scores together; `score` stays
                 what it is.
-            alpha: weight of the score in "linear" and "rrf", 0..1; the default was found on three sets of claims.
+            alpha: weight of the score in "linear" and "rrf", 0..1; the default was found for "linear", on three sets.
             depth: most passages to score.
             budget_ms: milliseconds; the first passage is scored in any case, and then as many as fit in.
 

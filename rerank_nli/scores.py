@@ -225,9 +225,9 @@ def reciprocal_rank(s: FloatArray, r: FloatArray, alpha: float) -> FloatArray:
     return alpha / (60 + place(s)) + (1 - alpha) / (60 + place(r))
 
 
-# The weight of the score in a fusion: the least within 0.005 of the best mean nDCG@10 over SciFact, WikiQA and FM2,
-# each behind three retrievers, on every other query (benchmarks/evidence.py, "weight of NLI"). Lower leans on the
-# retriever, which knows the matter; the best for SciFact alone is 0.3, for WikiQA 0.9, for FM2 1.
+# The weight of the score in a fusion: the least within 0.005 of the best mean nDCG@10 of the linear one over SciFact,
+# WikiQA and FM2, each behind three retrievers, on every other query (benchmarks/evidence.py, "weight of NLI"). Lower
+# leans on the retriever, which knows the matter; the best for SciFact alone is 0.3, for WikiQA 0.9, for FM2 1.
 ALPHA = 0.4
 
 FUSIONS: dict[str, Callable[[FloatArray, FloatArray, float], FloatArray]] = {

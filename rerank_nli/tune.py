@@ -150,7 +150,7 @@ def tune(
     Raises:
         InputError: fewer than 20 queries with passages of both labels, labels of one class, retrieval scores of some
             queries only, a template without {query}, a seed below 0, fewer than 100 resamples.
-        MissingExtraError: scikit-learn is not installed, and there are retrieval scores to learn weights for.
+        MissingExtraError: scipy is not installed, and there are retrieval scores to learn weights for.
     """
     from tqdm import tqdm
 

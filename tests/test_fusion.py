@@ -15,7 +15,7 @@ import pytest
 from texts import binary, stating
 
 from rerank_nli import CalibrationError, Fusion, InputError, NLIReranker
-from rerank_nli.fusion import FOLDS, fold_of
+from rerank_nli.fusion import FOLDS, _loss, fold_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def won(rows: Rows, order: Callable[[FloatArray, FloatArray], FloatArray]) -> fl
 @pytest.fixture(scope="module")
 def learned() -> Fusion:
     """Weights that were fitted where retrieval counts 4, entailment 5 and contradiction -5."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
     return Fusion.fit(drawn(0, 200, 4, 5, -5), KEY)
 
 
@@ -92,8 +92,8 @@ def test_fit_finds_the_weights(learned: Fusion) -> None:
 
 
 def test_weights_order_within_queries() -> None:
-    """That some queries have more support than others, and more entailed passages, is no reason to trust entailment."""
-    pytest.importorskip("sklearn")
+    """That some queries have more support than others, and other probabilities, gives these no weight."""
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(8)
     rows = []
     for query in range(200):
@@ -124,7 +124,7 @@ def test_fused_values_are_probabilities(learned: Fusion) -> None:
 
 def test_a_useless_retriever_weighs_nothing() -> None:
     """Retrieval scores that tell nothing get a weight near 0, and the model keeps its own."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
     fusion = Fusion.fit(drawn(3, 800, 0, 5, -5), KEY)
     assert abs(fusion.weights[0]) < 0.2
     assert fusion.weights[1] - fusion.weights[3] > 9
@@ -132,14 +132,14 @@ def test_a_useless_retriever_weighs_nothing() -> None:
 
 def test_a_useless_model_weighs_nothing() -> None:
     """Probabilities that tell nothing get weights near 0, and retrieval keeps its own."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
     fusion = Fusion.fit(drawn(4, 200, 5, 0, 0), KEY)
     assert fusion.weights == pytest.approx([5, 0, 0, 0], abs=0.5)
 
 
 def test_two_labels() -> None:
     """Of a model without neutral and contradiction, P(entailment) alone is weighed beside retrieval."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
     rows = [([(e, None, None) for e, *_ in p], r, y) for p, r, y in drawn(5, 200, 4, 5, 0)]
     fusion = Fusion.fit(rows, KEY)
     assert fusion.weights == pytest.approx([4, 5], abs=0.5)
@@ -148,9 +148,28 @@ def test_two_labels() -> None:
     assert [p.index for p in ranking] == [0, 1, 3, 2]
 
 
+def test_queries_without_support_count_in_the_mean() -> None:
+    """The mean of the fused values is the share of all passages that support, whatever their queries."""
+    pytest.importorskip("scipy")
+    barren = [(p, r, np.zeros_like(y)) for p, r, y in drawn(9, 300, 4, 5, -5)]
+    rows = drawn(10, 100, 4, 5, -5) + barren
+    fusion = Fusion.fit(rows, KEY)
+    fused = np.concatenate([fusion.apply(p, r) for p, r, _ in rows])
+    assert fused.mean() == pytest.approx(np.concatenate([y for *_, y in rows]).mean(), abs=1e-6)
+
+
+def test_far_weights_have_a_loss() -> None:
+    """A supporting passage far above or below all others has a finite loss and gradient, without a warning."""
+    x, y, query = np.array([[1.0, 0.0], [0.0, 0.0], [0.5, 0.0]]), np.array([True, False, False]), np.zeros(3, dtype=int)
+    for weight, expected in ((2000.0, 0.0), (-2000.0, 2000.0)):
+        loss, gradient = _loss(np.array([weight, 0.0]), x, y, query)
+        assert loss == pytest.approx(expected)
+        assert gradient == pytest.approx([0.0, 0.0] if weight > 0 else [-1.0, 0.0])
+
+
 def test_fit_is_repeatable() -> None:
     """The same rows and seed give the same weights, and what was passed in is unchanged."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
     rows, key = drawn(6, 30, 4, 5, -5), dict(KEY)
     fusion = Fusion.fit(rows, key, seed=3)
     assert Fusion.fit(rows, key, seed=3) == fusion
@@ -250,11 +269,11 @@ def test_save_and_load(learned: Fusion, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["fusion.json"]
 
 
-def test_apply_needs_no_scikit_learn(tmp_path: Path) -> None:
-    """A fusion is loaded and ranks where scikit-learn cannot be imported."""
+def test_apply_needs_no_extra(tmp_path: Path) -> None:
+    """A fusion is loaded and ranks where neither scipy nor scikit-learn can be imported."""
     program = """
 import sys
-sys.modules["sklearn"] = None
+sys.modules["sklearn"] = sys.modules["scipy"] = None
 from texts import stating
 from rerank_nli import Fusion, NLIReranker
 reranker = NLIReranker(stating())
@@ -331,7 +350,7 @@ def first(rows: Rows, place: int, values: Any) -> Any:
 )
 def test_samples_that_cannot_be_fitted(change: Callable[[Rows], Any], message: str) -> None:
     """Too few queries, one class, other labels or lengths and numbers that are not finite are errors that say so."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
     with pytest.raises(CalibrationError, match=message):
         Fusion.fit(change(drawn(7, 30, 4, 5, -5)), KEY)
 

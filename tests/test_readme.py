@@ -29,6 +29,8 @@ ADAPTERS = {
 }
 STAGES = ("BM25", "all-MiniLM-L6-v2 cosine", "bundled retriever")
 NLI = "NLI passage_entails_query, entailment"
+NAMES = {"BM25": "BM25", STAGES[1]: "cosine of all-MiniLM-L6-v2", STAGES[2]: STAGES[2], NLI: "NLI alone"}
+NAMES |= {f"{stage} + NLI, learned": f"{NAMES[stage]} + NLI, learned" for stage in STAGES}  # as the page has them
 # their line | ours | the module that ours is imported from
 COMING_FROM = re.findall(r"^\| .+ \| `(.+)` \| `([\w.]+)` \|$", README, flags=re.MULTILINE)
 
@@ -150,14 +152,18 @@ def test_the_page_on_evidence_is_what_was_measured() -> None:
     for name, found in measured["sets"].items():
         assert f"\n## {name.split(',')[0]} (" in page
         rows = found["rows"]
-        for row in (*STAGES, NLI) if name in orders else ():
+        for row in NAMES if name in orders else ():
             first, second = (rows[row][f"nDCG@10, {aim}"][0] for aim in orders[name])
-            assert f" | {first:.3f} | {second:.3f} |" in page, name
+            assert f"| {NAMES[row]} | {first:.3f} | {second:.3f} |" in page, name
         if "ECE" in rows[NLI]:
             columns = ("ECE", "ECE, fitted on the other half", "ECE, if the fit were true")
             plain, fitted, chance = (rows[NLI][column][0] for column in columns)
             shipped = rows["NLI, calibrated as shipped"]["ECE"][0]
             assert f"| {name} | {plain:.3f} | {shipped:.3f} | {fitted:.3f} | {chance:.3f} |" in page, name
+        for what, promised in found.items():
+            if what.startswith("recall"):
+                kept = f"{promised['mean recall']:.3f} | {promised['halves with at least 0.9']:.2f}"
+                assert f"| {name} | {promised['claims of a half with support']} | {kept} |" in page, name
 
 
 def test_calibration_is_what_was_measured() -> None:
@@ -206,6 +212,8 @@ def test_figures_are_of_the_bundled_weights() -> None:
     ):
         result = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
         assert result["fingerprint"] == fingerprint, name
+        if name == "cascade":
+            assert result["weight of NLI"] == ALPHA
         if name == "accuracy":
             assert result["temperature"] == bundled["temperature"]
             for dataset, figures in result["sets"].items():
