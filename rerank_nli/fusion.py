@@ -57,9 +57,9 @@ class Fusion(Fitted):
 
         The weights are those of a conditional logit within each query (McFadden 1974), each supporting passage as the
         one chosen among those that do not support: they order a query's passages, and do not learn which queries have
-        more support than others. Every query counts the same. Their L2 penalty is the
-        one with the least loss on held-out queries, in five folds: a retriever or a probability that tells nothing
-        gets a weight near 0. With the intercept, the mean over all passages is the share that supports.
+        more support than others. Every query counts the same. Their L2 penalty is the one with the least loss on
+        held-out queries, in five folds: a retriever or a probability that tells nothing gets a weight near 0. With the
+        intercept, the mean over all passages is the share that supports.
 
         Args:
             rows: for each query its passages' probabilities (n, 3), as a ranking has them, with None or NaN for those
