@@ -34,6 +34,7 @@ def main() -> None:
         retrieved = sorted(ranked, key=lambda p: p.index)
         fused = sorted(ranked, key=lambda p: -(p.relative or 0.0))
         roles = {i: role for role in ("supports", "refutes", "lookalikes") for i in query[role]}
+        present = sorted(set(roles.values()))
         rows.append(
             {
                 "id": query["id"],
@@ -44,11 +45,8 @@ def main() -> None:
                 "support first by NLI": roles.get(ranked[0].id) == "supports",
                 "support first by both": roles.get(fused[0].id) == "supports",
                 "support first of the kept": bool(kept) and roles.get(kept[0].id) == "supports",
-                **{f"{role} kept": sum(roles.get(p.id) == role for p in kept) for role in sorted(set(roles.values()))},
-                **{
-                    f"{role} retrieved": sum(roles.get(p.id) == role for p in ranked)
-                    for role in sorted(set(roles.values()))
-                },
+                **{f"{role} kept": sum(roles.get(p.id) == role for p in kept) for role in present},
+                **{f"{role} retrieved": sum(roles.get(p.id) == role for p in ranked) for role in present},
                 "others kept": sum(p.id not in roles for p in kept),
                 "verdict": shown.verdict.label if shown.verdict else None,
             }

@@ -98,8 +98,8 @@ def figures(part: Set, scores: Scores, said: Said | None, *, probability: bool) 
     if said is not None and said.verdicts[0] and any(truth):
         names = VERDICTS.get(part.name, {})
         known = [i for i, t in enumerate(truth) if t is not None]
-        said_of = [names.get(said.verdicts[i], said.verdicts[i]) for i in known]
-        found |= verdicts(said_of, [str(truth[i]) for i in known], claims(part)[known])
+        ours = [names.get(said.verdicts[i], said.verdicts[i]) for i in known]
+        found |= verdicts(ours, [str(truth[i]) for i in known], claims(part)[known])
     return found
 
 
@@ -120,8 +120,8 @@ def measured(
     near: dict[str, Scores],
     models: Sequence[str],
     directions: Sequence[str] = DIRECTIONS,
-) -> dict[str, Any]:
-    """{row: {column: value and interval}}."""
+) -> tuple[dict[str, Any], Said, Said]:
+    """{row: {column: value and interval}}, and what the model says by default, as it comes and as it ships."""
     found = {name: figures(part, scores, None, probability=False) for name, scores in near.items()}
     rows, default = by_nli(part, reranker, "NLI", directions)
     found |= rows
@@ -136,7 +136,7 @@ def measured(
             found[f"{model}, relevance"] = figures(part, relevance(model, part), None, probability=False)
         else:
             found |= by_nli(part, opened(load(model)), model, DEFAULT[:1])[0]
-    return found
+    return found, default, ours
 
 
 def by_fusion(part: Set, near: dict[str, Scores], default: Said, ours: Said) -> dict[str, Any]:
@@ -190,11 +190,10 @@ def by_weight(part: Set, near: dict[str, Scores], scores: Scores) -> dict[str, d
     return found
 
 
-def further(part: Set, reranker: NLIReranker, near: dict[str, Scores]) -> dict[str, Any]:
+def further(part: Set, plain: Said, shipped: Said, near: dict[str, Scores]) -> dict[str, Any]:
     """What the model says of each kind of passage, where it orders better; what other weights and a promise come to."""
-    plain, calibrated = (nli(reranker, *DEFAULT, part, calibration) for calibration in (None, "auto"))
     found: dict[str, Any] = {}
-    if not reranker.engine.labels.binary:
+    if not np.isnan(np.concatenate(plain.probabilities)).any():
         found["said of"] = said_of(part, plain.scores, plain.probabilities)
     if part.aims:
         places = [query.passages for query in part.queries]
@@ -202,10 +201,10 @@ def further(part: Set, reranker: NLIReranker, near: dict[str, Scores]) -> dict[s
             aim: {name: against(plain.scores, scores, places, relevant(part, labels)) for name, scores in near.items()}
             for aim, labels in part.aims.items()
         }
-        found["weight of NLI"] = by_weight(part, near, calibrated.scores)
+        found["weight of NLI"] = by_weight(part, near, shipped.scores)
     if all(set(query.passages) <= set(query.says) for query in part.queries) and not part.whole:
         with suppress(CalibrationError):  # too few claims with support
-            items = Items(part, calibrated.scores)
+            items = Items(part, shipped.scores)
             found[f"recall {RECALL:g} promised at {CONFIDENCE:g}"] = items.promise(RECALL, CONFIDENCE)
     return found
 
@@ -263,10 +262,11 @@ def main() -> None:
         near = stages(part, encode)
         directions = DEFAULT[:1] if part is first else DIRECTIONS
         spent = milliseconds(part, engine.engine, near["BM25"], (None, 10))
+        rows, plain, shipped = measured(part, reranker, near, arguments.models, directions)
         found[part.name] = {
             **described(part),
-            "rows": measured(part, reranker, near, arguments.models, directions),
-            **further(part, reranker, near),
+            "rows": rows,
+            **further(part, plain, shipped, near),
             "ms a query": {"all passages": spent[None], "the first 10 by BM25": spent[10]},
         }
     result = {

@@ -97,10 +97,11 @@ class Calibration(Fitted):
     def apply(self, scores: FloatArray, *, question: bool | NDArray[np.bool_] = False) -> FloatArray:
         """Calibrated probabilities of pooled scores, shape kept; `question` says which queries are one."""
         apply, given = _APPLY[self.method], np.asarray(scores, dtype=np.float64)
-        plain = apply(given, self.method, self.parameters)
-        if self.questions is None or question is False:
-            return plain
-        return np.where(np.broadcast_to(question, given.shape), apply(given, self.method, self.questions), plain)
+        plain, asked = self.parameters, self.questions or self.parameters
+        if isinstance(question, bool):  # as scoring has it, passage by passage: one map is enough
+            return apply(given, self.method, asked if question else plain)
+        chosen = np.broadcast_to(question, given.shape)
+        return np.where(chosen, apply(given, self.method, asked), apply(given, self.method, plain))
 
     def _try(self) -> None:
         for parameters in (self.parameters, self.questions or self.parameters):
