@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rerank_nli.labels import Labels
     from rerank_nli.pairs import Pair
 
-__all__ = ["WIDTHS", "Batch", "Examples", "loss"]
+__all__ = ["WIDTHS", "Asked", "Batch", "Examples", "loss"]
 
 WIDTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)  # few shapes: kernels are made for each
 _CHUNK = 10_000  # pairs to tokenize at once: a tokenizer's own objects are large
@@ -32,11 +32,19 @@ class Batch(NamedTuple):
     width: int  # tokens that each is padded to
 
 
+class Asked(NamedTuple):
+    """What pairs ask of the outputs, as arrays of all n or as tensors of a batch."""
+
+    right: Any  # (n, C) the outputs that are right: all where there is no label
+    odds: Any  # (n,) a teacher's log-odds of entailment; NaN where there are none
+    taught: Any  # (n, C) a teacher's probabilities; NaN where there are none
+
+
 class Examples:
     """Pairs as token ids in one long array, and what each asks of the outputs.
 
     Args:
-        pairs: labelled, or with a teacher's probability.
+        pairs: labelled, or with what a teacher says of them.
         tokenizer: without truncation and padding.
         labels: of the model's outputs.
         longest: most tokens of a pair; longer ones are left out, and counted in `left_out`.
@@ -63,15 +71,18 @@ class Examples:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
         self.ids = np.concatenate([*ids, []]).astype(np.int32)
         self.types = np.concatenate([*types, []]).astype(np.int8)
-        self.right = np.array([_right(pair, labels) for pair in self.pairs])  # (n, C)
-        teacher = np.array([pair.probability for pair in self.pairs], dtype=np.float64)
-        self.odds = np.log(teacher / (1 - teacher)).astype(np.float32)  # (n,), NaN where there is no teacher
+        likely = np.array([pair.probability for pair in self.pairs], dtype=np.float64)
+        self.asked = Asked(
+            right=np.array([_right(pair, labels) for pair in self.pairs]),
+            odds=np.log(likely / (1 - likely)).astype(np.float32),
+            taught=np.array([_taught(pair, labels) for pair in self.pairs], dtype=np.float32),
+        )
 
     @property
     def digest(self) -> str:
         """How many pairs, and what tells them from others: tokens, targets and sources."""
         found = blake2b("\n".join(pair.source for pair in self.pairs).encode(), digest_size=8)
-        for array in (self.lengths, self.ids, self.right, self.odds):
+        for array in (self.lengths, self.ids, *self.asked):
             found.update(array.tobytes())
         return f"{len(self.pairs)} of {found.hexdigest()}"
 
@@ -98,27 +109,39 @@ class Examples:
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
 
-def loss(torch: Any, logits: Any, right: Any, odds: Any, entailment: int, smoothing: float) -> Any:  # noqa: ANN401
+def loss(
+    torch: Any,  # noqa: ANN401 - it is optional
+    logits: Any,  # noqa: ANN401
+    asked: Asked,
+    entailment: int,
+    smoothing: float,
+    teacher: float,
+) -> Any:  # noqa: ANN401
     """What a batch costs, pair by pair.
 
     A labelled pair costs -log P(one of its right outputs), less `smoothing`, which goes to all outputs alike (Szegedy
-    et al. 2016). One with a teacher's log-odds costs their Huber error (squared up to 1, absolute beyond; Huber 1964),
-    and that what is not entailment should be neutral.
+    et al. 2016). One with a teacher's probabilities costs their cross-entropy (Hinton et al. 2015): the share `teacher`
+    of the cost where it has a label too, else all of it. One with a teacher's log-odds costs their Huber error (squared
+    up to 1, absolute beyond; Huber 1964), and that what is not entailment should be neutral.
 
     Args:
         torch: the module.
         logits: (m, C).
-        right: (m, C) the outputs that are right.
-        odds: (m,) a teacher's log-odds of entailment; NaN where there is none.
+        asked: tensors of m pairs.
         entailment: its column.
         smoothing: 0..1.
+        teacher: 0..1.
 
     Returns:
         (m,) costs.
     """
+    right, odds, taught = asked
     logp = torch.log_softmax(logits, dim=1)  # (m, C)
     known = torch.logsumexp(logp.masked_fill(~right, -torch.inf), dim=1)
     labelled = -(1 - smoothing) * known - smoothing * logp.mean(dim=1)
+    lesson = -(torch.nan_to_num(taught) * logp).sum(dim=1)
+    share = torch.where(torch.isnan(taught[:, 0]), 0.0, torch.where(right.all(dim=1), 1.0, teacher))
+    labelled = torch.lerp(labelled, lesson, share)
     rest = torch.logsumexp(torch.cat([logp[:, :entailment], logp[:, entailment + 1 :]], dim=1), dim=1)
     error = torch.nn.functional.huber_loss(logp[:, entailment] - rest, torch.nan_to_num(odds), reduction="none")
     return torch.where(torch.isnan(odds), labelled, _TEACHER * error + rest - known)
@@ -128,11 +151,14 @@ def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:
     """(C,) the outputs that a pair's label allows: two of them for "neutral or contradiction"."""
     entailment, neutral, contradiction = labels.columns
     allowed = {"entailment": entailment, "contradiction": contradiction, "neutral": neutral}
-    if pair.label not in (*allowed, NOT_ENTAILMENT) and (pair.label is not None or pair.probability is None):
+    unlabelled = pair.label is None
+    if pair.label not in (*allowed, NOT_ENTAILMENT) and not (unlabelled and (pair.probability or pair.taught)):
         named = ", ".join((*allowed, NOT_ENTAILMENT))
         message = f"{pair.premise!r:.40} has the label {pair.label!r}: training needs {named} or a probability"
         raise InputError(message)
-    column = neutral if pair.label is None else allowed.get(pair.label)
+    if unlabelled and pair.taught:
+        return np.ones(len(labels.names), dtype=bool)
+    column = neutral if unlabelled else allowed.get(pair.label or "")
     right = np.zeros(len(labels.names), dtype=bool)
     if column is None:
         right[:] = True
@@ -140,3 +166,14 @@ def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:
     else:
         right[column] = True
     return right
+
+
+def _taught(pair: Pair, labels: Labels) -> NDArray[np.float64]:
+    """(C,) a teacher's probabilities, in the columns of these outputs."""
+    p = np.full(len(labels.names), np.nan)
+    if pair.taught is not None:
+        p[:] = 1 - pair.taught[0]  # of not_entailment
+        for column, value in zip(labels.columns, pair.taught, strict=True):
+            if column is not None:
+                p[column] = value
+    return p

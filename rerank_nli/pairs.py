@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rerank_nli.errors import InputError
 from rerank_nli.inputs import in_cell, listed, retrieval
-from rerank_nli.labels import NOT_ENTAILMENT, label_of
+from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, label_of
 from rerank_nli.rows import read_rows
 from rerank_nli.scores import ALPHA
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIDES", "Judged", "Pair", "judged", "read_judged", "read_pairs"]
 
+_ROUNDED = 0.01  # what a sum of probabilities may be off by
 SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
 
 
@@ -32,6 +33,7 @@ class Pair(NamedTuple):
         probability: P(entailment) by a teacher, above 0 and below 1; the rest is neutral.
         source: where the pair is from, for `mix`.
         language: what the row says of it, as "de".
+        taught: P(entailment), P(neutral) and P(contradiction) by a teacher, beside the label or in its place.
     """
 
     premise: str
@@ -40,6 +42,7 @@ class Pair(NamedTuple):
     probability: float | None
     source: str
     language: str | None = None
+    taught: tuple[float, float, float] | None = None
 
 
 class Judged(NamedTuple):
@@ -64,8 +67,9 @@ def read_pairs(
 ) -> list[Pair]:
     """Read .jsonl, .csv (either with .gz) or .parquet (needs the `parquet` extra).
 
-    Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label"; the same with
-    "sentence1" and "sentence2", as many NLI data sets have them, or "sentence_0" and "sentence_1", as
+    Rows are {"premise", "hypothesis", "label"}, or "entailment", a probability, in the place of "label", or
+    "entailment", "neutral" and "contradiction", as `rerank-nli score` adds them, beside "label" or in its place; the
+    same with "sentence1" and "sentence2", as many NLI data sets have them, or "sentence_0" and "sentence_1", as
     sentence-transformers writes them; or {"query", "passages", "labels"}, where a label of 1 says that the passage
     entails the query and 0 that it does not. All may have a "source", else it is the file's name, and a "language".
 
@@ -140,17 +144,30 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
         return
     sides = next((names for names in SIDES if names[0] in row), SIDES[0])
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)
-    if row.get("label") in (None, ""):
-        if unlabelled and row.get("entailment") in (None, ""):
-            yield Pair(premise, hypothesis, None, None, source, language)
-            return
+    taught = _taught(row)
+    if row.get("label") not in (None, ""):
+        yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language, taught)
+    elif taught is not None or (unlabelled and row.get("entailment") in (None, "")):
+        yield Pair(premise, hypothesis, None, None, source, language, taught)
+    else:
         probability = float(row.get("entailment") or math.nan)
         if not 0 < probability < 1:
             message = f'no "label", and "entailment" is {row.get("entailment")!r}: expected a probability, not 0 or 1'
             raise InputError(message)
         yield Pair(premise, hypothesis, None, probability, source, language)
-        return
-    yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language)
+
+
+def _taught(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """All three probabilities, made to sum to 1 as rounded ones do not; None where one is missing."""
+    given = [row.get(column) for column in COLUMNS]
+    if any(value in (None, "") for value in given):
+        return None
+    entailment, neutral, contradiction = (float(value) for value in given)  # type: ignore[arg-type]
+    total = entailment + neutral + contradiction
+    if not (min(entailment, neutral, contradiction) >= 0 and abs(total - 1) < _ROUNDED):
+        message = f"{', '.join(COLUMNS)} are {given}: expected probabilities that sum to 1"
+        raise InputError(message)
+    return entailment / total, neutral / total, contradiction / total
 
 
 def _text(name: str, value: object) -> str:

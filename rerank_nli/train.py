@@ -18,7 +18,7 @@ import numpy as np
 from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, read_tokenizer
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
-from rerank_nli.examples import WIDTHS, Examples, loss
+from rerank_nli.examples import WIDTHS, Asked, Examples, loss
 from rerank_nli.export import check_card, export
 from rerank_nli.files import locate
 from rerank_nli.heads import open_base
@@ -168,7 +168,8 @@ class _Run:
         weights = [recipe.weight(pair.label, binary=self.labels.binary) for pair in self.data.pairs]
         self.weights = np.array(weights, dtype=np.float32)
         self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
-        self.average = [parameter.detach().clone() for parameter in self.model.parameters()]
+        self.learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.average = [parameter.detach().clone() for parameter in self.learning]
         whole = [self._epoch(n) for n in range(math.ceil(recipe.epochs))]
         self.plan = [batch for epoch in whole for batch in epoch][: math.ceil(len(whole[0]) * recipe.epochs)]
         if not self.plan:
@@ -221,22 +222,22 @@ class _Run:
         rising = (self.step + 1) / max(1.0, recipe.warmup * self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * group["scale"] * min(rising, (1 - share) / (1 - recipe.warmup))
-        right, odds, weights = (
-            torch.from_numpy(np.asarray(values[batch.rows])).to(self.device)
-            for values in (self.data.right, self.data.odds, self.weights)
+        weights, *asked = (
+            torch.from_numpy(values[batch.rows]).to(self.device) for values in (self.weights, *self.data.asked)
         )
         logits = self._logits(self.data, batch)
-        value = (weights * loss(torch, logits, right, odds, self.labels.columns[0], recipe.smoothing)).mean()
+        costs = loss(torch, logits, Asked(*asked), self.labels.columns[0], recipe.smoothing, recipe.teacher)
+        value = (weights * costs).mean()
         cost = float(value.detach())
         if not math.isfinite(cost):
             message = f"the loss of step {self.step} is {cost}: choose a lower rate and another folder"
             raise InputError(message)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.learning, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         kept = min(recipe.average, (1 + self.step) / (10 + self.step))  # young averages forget their start soon
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.model.parameters()], 1 - kept)
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.learning], 1 - kept)
         return cost
 
     def _logits(self, data: Examples, batch: Batch) -> Any:  # noqa: ANN401 - torch is optional
@@ -249,7 +250,7 @@ class _Run:
 
     def _look(self) -> dict[str, float]:
         """Accuracy of the averaged weights on the dev sets; the best are kept."""
-        own = [parameter.detach().clone() for parameter in self.model.parameters()]
+        own = [parameter.detach().clone() for parameter in self.learning]
         self._set(self.average)
         self.model.eval()
         scores = {name: self._accuracy(data) for name, data in self.dev.items()}
@@ -282,7 +283,7 @@ class _Run:
         return measure(p, truths(data.pairs), resamples=0).accuracy
 
     def _set(self, weights: Sequence[Any]) -> None:
-        for parameter, value in zip(self.model.parameters(), weights, strict=True):
+        for parameter, value in zip(self.learning, weights, strict=True):
             parameter.data.copy_(value)
 
     def _save(self) -> None:
@@ -327,14 +328,20 @@ class _Run:
 
 
 def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
-    """Parameters by layer, each with its share of the rate; biases and norms do not decay."""
+    """Parameters that learn, by layer, each with its share of the rate; biases and norms do not decay."""
     decoder = getattr(model.config, "decoder_layers", 0) if model.config.is_encoder_decoder else 0
     depth = model.config.num_hidden_layers + decoder
+    if recipe.frozen > depth:
+        message = f"frozen={recipe.frozen}, but the base has {depth} layers"
+        raise InputError(message)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         number = re.search(r"\blayers?\.(\d+)\.", name)
         top = decoder if ".decoder." in name else depth
-        below = top - 1 - int(number[1]) if number else depth if re.search("embed|shared", name) else 0
+        below = top - 1 - int(number[1]) if number else depth if re.search(r"embed|shared|encoder\.", name) else 0
+        if recipe.frozen and depth - below <= recipe.frozen:
+            parameter.requires_grad = False
+            continue
         matrix = parameter.ndim > 1
         decay = {"weight_decay": recipe.weight_decay if matrix else 0.0, "scale": recipe.layer_decay**below}
         groups.setdefault((below, matrix), {"params": [], **decay})["params"].append(parameter)

@@ -9,7 +9,7 @@ import pytest
 
 from rerank_nli import InputError
 from rerank_nli.checkpoints import read_tokenizer
-from rerank_nli.examples import WIDTHS, Examples, loss
+from rerank_nli.examples import WIDTHS, Asked, Examples, loss
 from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.pairs import Pair
 
@@ -30,10 +30,9 @@ def tokenizer(make_checkpoint: Callable[..., Path]) -> Any:
     return read_tokenizer(make_checkpoint("BertModel"), {})[0]
 
 
-def _cost(pair: Pair, tokenizer: Any, smoothing: float = 0.0) -> float:
-    data = Examples([pair], tokenizer, LABELS, 64)
-    right, odds = torch.from_numpy(data.right), torch.from_numpy(data.odds)
-    return float(loss(torch, LOGITS, right, odds, LABELS.columns[0], smoothing)[0])
+def _cost(pair: Pair, tokenizer: Any, smoothing: float = 0.0, teacher: float = 0.0) -> float:
+    asked = Asked(*map(torch.from_numpy, Examples([pair], tokenizer, LABELS, 64).asked))
+    return float(loss(torch, LOGITS, asked, LABELS.columns[0], smoothing, teacher)[0])
 
 
 @pytest.mark.parametrize(
@@ -56,6 +55,30 @@ def test_what_a_teacher_costs(probability: float, tokenizer: Any) -> None:
     expected = huber / 4 - np.log(P[1] / (1 - P[0]))
     pair = Pair("a cat", "it sees cat", None, probability, "cats")
     assert _cost(pair, tokenizer) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("label", "right"), [("entailment", P[0]), ("neutral", P[1]), ("not_entailment", 1 - P[0]), (None, None)]
+)
+def test_what_a_teachers_probabilities_cost(label: str | None, right: float | None, tokenizer: Any) -> None:
+    """They cost their cross-entropy: its share beside a label, all of it without."""
+    pair = Pair("a cat", "it sees cat", label, None, "cats", taught=(0.7, 0.2, 0.1))
+    lesson = -float(np.dot([0.7, 0.2, 0.1], np.log(P)))
+    expected = lesson if right is None else 0.25 * -np.log(right) + 0.75 * lesson
+    assert _cost(pair, tokenizer, teacher=0.75) == pytest.approx(expected, abs=1e-5)
+    if right is not None:
+        assert _cost(pair, tokenizer) == pytest.approx(-np.log(right), abs=1e-5)
+
+
+def test_a_teachers_probabilities_for_other_outputs(tokenizer: Any) -> None:
+    """They come to the outputs that a head has: not_entailment takes what is neutral or contradiction."""
+    pair = Pair("a cat", "it sees cat", None, None, "cats", taught=(0.7, 0.2, 0.1))
+    for names, expected in (
+        (["contradiction", "entailment", "neutral"], [0.1, 0.7, 0.2]),
+        (["not_entailment", "entailment"], [0.3, 0.7]),
+    ):
+        taught = Examples([pair], tokenizer, Labels.of(names), 64).asked.taught
+        assert taught[0] == pytest.approx(expected)
 
 
 def test_batches(tokenizer: Any) -> None:

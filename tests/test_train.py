@@ -18,6 +18,7 @@ from rerank_nli.checkpoints import read_tokenizer
 from rerank_nli.cli import main
 from rerank_nli.evaluate import fit_temperature, truths
 from rerank_nli.examples import Examples
+from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.manifest import Manifest
 from rerank_nli.pairs import Pair, read_pairs
@@ -160,6 +161,40 @@ def test_a_teachers_probability_is_learned(base: Path, tmp_path: Path) -> None:
         row = NLIReranker(tmp_path / "bundle").predict([("a cat sun mat", f"it sees {word}")])[0]
         assert row[0] == pytest.approx(wanted, abs=0.15)
         assert row[1] > 3 * row[2]
+
+
+def test_a_student_learns_of_a_teacher(run: Path, base: Path, tmp_path: Path) -> None:
+    """Pairs without a label, to which `score` added a teacher's probabilities, teach another model to agree with it."""
+    rows = ({"premise": pair.premise, "hypothesis": pair.hypothesis} for pair in _pairs(600, 1))
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    taught = tmp_path / "taught.jsonl"
+    assert main(["score", str(tmp_path / "pairs.jsonl"), "-o", str(taught), "--model", str(run / "bundle")]) == 0
+    assert train(read_pairs(taught), tmp_path / "student", base=base, recipe=RECIPE) is not None
+    pairs = [(pair.premise, pair.hypothesis) for pair in _pairs(60, 3)]
+    teacher, student = (NLIReranker(folder / "bundle").predict(pairs) for folder in (run, tmp_path / "student"))
+    assert (teacher.argmax(axis=1) == student.argmax(axis=1)).mean() > 0.95
+    assert np.abs(teacher - student).mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "deberta-v2", "bart"])
+def test_frozen_layers_stay(kind: str, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """The lowest layers and all that every layer shares stay as they are; what is above them learns."""
+    some = next((some for some in ARCHITECTURES if some.config["model_type"] == kind), None)
+    folder = tmp_path / "base" if some else make_checkpoint(kind)
+    if some:
+        folder.mkdir()
+        build(some, folder, [pair.premise for pair in _pairs(50, 1)])
+    labels = ["not_entailment", "entailment"]
+    recipe = Recipe(frozen=1, rate=1e-2, warmup=0)
+    assert train(_pairs(50, 1), tmp_path, base=folder, recipe=recipe, labels=labels, stop_after=2) is None
+    before = open_base(folder, labels, 0.0)[0].state_dict()
+    after = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
+    moved = {name for name in before if (before[name] - after[name]).abs().max() > 1e-4}
+    lowest = r"embed|shared|relative|encoder\.layers?\.0|encoder\.LayerNorm"
+    assert {name for name in moved if re.search(lowest, name)} == set()
+    assert {name for name in moved if re.search(r"layers?\.1\.", name)}
+    with pytest.raises(InputError, match="frozen=99, but the base has"):
+        train(_pairs(50, 1), tmp_path / "none", base=folder, labels=labels, recipe=Recipe(frozen=99))
 
 
 def test_a_device_that_is_not_there(base: Path, tmp_path: Path) -> None:
@@ -369,6 +404,8 @@ def test_long_pairs_are_left_out(base: Path, tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs=0: expected a number above 0"),
         ({"rate": float("nan")}, "rate=nan"),
         ({"dropout": 1}, "dropout=1: expected a number from 0 and below 1"),
+        ({"teacher": 1.5}, "teacher=1.5: expected a number from 0 and below 1"),
+        ({"frozen": -1}, "frozen=-1"),
         ({"longest": 4}, "longest=4"),
         ({"mix": {"snli": -1}}, "the weight of 'snli'=-1"),
         ({"class_weights": {"maybe": 1}}, r"class_weights for \['maybe'\]"),
