@@ -20,7 +20,7 @@ from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Asked, Examples, loss
 from rerank_nli.export import check_card, export
-from rerank_nli.files import locate
+from rerank_nli.files import computes_bf16, locate
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS
 from rerank_nli.onnx_engine import OnnxEngine
@@ -71,7 +71,7 @@ def train(
         card: of the bundle's manifest: name, version, base, data with licences, window. Scores and temperature are
             measured, whatever it has of them.
         device: "auto", "cpu", "cuda" …
-        bf16: compute in bfloat16; None measures what is faster here.
+        bf16: compute in bfloat16; None does where the processor or the GPU has it.
         every: steps between looks at the dev sets, and between saved states.
         stop_after: steps to take in this call; None is all.
 
@@ -187,7 +187,7 @@ class _Run:
         self.bf16 = bf16
         self._resume()
         if self.bf16 is None:
-            self.bf16 = _bf16_is_faster(torch, self.device)
+            self.bf16 = torch.cuda.is_bf16_supported() if self.device.type == "cuda" else computes_bf16()
 
     def _epoch(self, number: int) -> list[Batch]:
         return self.data.batches(self.recipe.batch_tokens, self.recipe.mix, self.recipe.seed, number)
@@ -346,19 +346,6 @@ def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
         decay = {"weight_decay": recipe.weight_decay if matrix else 0.0, "scale": recipe.layer_decay**below}
         groups.setdefault((below, matrix), {"params": [], **decay})["params"].append(parameter)
     return list(groups.values())
-
-
-def _bf16_is_faster(torch: Any, device: Any) -> bool:  # noqa: ANN401
-    """Measured on a product of the size that training makes: without hardware for it, bfloat16 is far slower."""
-    times = {}
-    for kind in (torch.float32, torch.bfloat16):
-        a, b = torch.ones((1024, 384), dtype=kind, device=device), torch.ones((384, 1536), dtype=kind, device=device)
-        (a @ b).sum().item()
-        started = time.perf_counter()
-        for _ in range(5):
-            (a @ b).sum().item()
-        times[kind] = time.perf_counter() - started
-    return times[torch.bfloat16] < times[torch.float32]
 
 
 def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) -> Manifest:
