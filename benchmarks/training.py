@@ -1,8 +1,8 @@
 """Is an own training loop worth having? Run: python benchmarks/training.py --data DIR.
 
 `rerank-nli train` beside sentence-transformers' CrossEncoderTrainer on the same pairs and base (all-MiniLM-L6-v2, six
-layers, three labels), pairs a second, in turns; what loads before the first step is not counted. Both compute in what
-is the faster here, bf16 or fp32. The trainer gets batches of as many pairs as ours have on average, padded to their
+layers, three labels), pairs a second, in turns; what loads before the first step is not counted. Both compute in
+bf16 where the processor has it. The trainer gets batches of as many pairs as ours have on average, padded to their
 longest, once as it comes and once sorted by length into batches as ours are; its dropout is that of the base's config,
 ours has one mask for all tokens.
 

@@ -156,7 +156,7 @@ def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:
         named = ", ".join((*allowed, NOT_ENTAILMENT))
         message = f"{pair.premise!r:.40} has the label {pair.label!r}: training needs {named} or a probability"
         raise InputError(message)
-    if unlabelled and pair.taught:
+    if unlabelled and pair.taught and pair.probability is None:
         return np.ones(len(labels.names), dtype=bool)
     column = neutral if unlabelled else allowed.get(pair.label or "")
     right = np.zeros(len(labels.names), dtype=bool)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIDES", "Judged", "Pair", "judged", "read_judged", "read_pairs"]
 
-_ROUNDED = 0.01  # what a sum of probabilities may be off by
+_ROUNDED = 0.02  # what a sum of probabilities may be off by
 SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
 
 
@@ -149,6 +149,9 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
         yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language, taught)
     elif taught is not None or (unlabelled and row.get("entailment") in (None, "")):
         yield Pair(premise, hypothesis, None, None, source, language, taught)
+    elif all(row.get(column) is not None for column in COLUMNS):
+        message = f'no "label", and {", ".join(COLUMNS)} are {[row[column] for column in COLUMNS]}: expected a sum of 1'
+        raise InputError(message)
     else:
         probability = float(row.get("entailment") or math.nan)
         if not 0 < probability < 1:
@@ -158,16 +161,15 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
 
 
 def _taught(row: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    """All three probabilities, made to sum to 1 as rounded ones do not; None where one is missing."""
-    given = [row.get(column) for column in COLUMNS]
-    if any(value in (None, "") for value in given):
+    """Three probabilities, made to sum to 1 as rounded ones do not; None where the columns are not there, or other."""
+    try:
+        p = [float(row[column]) for column in COLUMNS]
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    entailment, neutral, contradiction = (float(value) for value in given)  # type: ignore[arg-type]
-    total = entailment + neutral + contradiction
-    if not (min(entailment, neutral, contradiction) >= 0 and abs(total - 1) < _ROUNDED):
-        message = f"{', '.join(COLUMNS)} are {given}: expected probabilities that sum to 1"
-        raise InputError(message)
-    return entailment / total, neutral / total, contradiction / total
+    if min(p) < 0 or not abs(sum(p) - 1) < _ROUNDED:
+        return None
+    entailment, neutral, contradiction = (value / sum(p) for value in p)
+    return entailment, neutral, contradiction
 
 
 def _text(name: str, value: object) -> str:

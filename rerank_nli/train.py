@@ -79,9 +79,9 @@ def train(
         The bundle's manifest, or None where steps are left.
 
     Raises:
-        InputError: no pairs that fit, dev sets without labels, a card with other entries, a mix of sources that there
-            are not, a device that cannot be used, a loss that is no number, or `out` holds a run with another recipe or
-            other data, or one that is at work.
+        InputError: no pairs that fit, dev sets without labels, a card with other entries, a mix of sources or a teacher
+            that there are not, more frozen layers than there are, a device that cannot be used, a loss that is no
+            number, or `out` holds a run with another recipe or other data, or one that is at work.
         LabelError: the outputs cannot be told apart.
         ModelNotFoundError: no such base.
     """
@@ -165,6 +165,9 @@ class _Run:
         if unknown:
             message = f"mix has weights for {unknown}: the sources are {sorted({p.source for p in self.data.pairs})}"
             raise InputError(message)
+        if recipe.teacher and not any(pair.label and pair.taught for pair in self.data.pairs):
+            message = f"teacher={recipe.teacher}, but no pair has the three probabilities of a teacher beside its label"
+            raise InputError(message)
         weights = [recipe.weight(pair.label, binary=self.labels.binary) for pair in self.data.pairs]
         self.weights = np.array(weights, dtype=np.float32)
         self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
@@ -187,7 +190,8 @@ class _Run:
         self.bf16 = bf16
         self._resume()
         if self.bf16 is None:
-            self.bf16 = torch.cuda.is_bf16_supported() if self.device.type == "cuda" else computes_bf16()
+            on_gpu = self.device.type == "cuda"
+            self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else computes_bf16()
 
     def _epoch(self, number: int) -> list[Batch]:
         return self.data.batches(self.recipe.batch_tokens, self.recipe.mix, self.recipe.seed, number)
@@ -331,21 +335,31 @@ def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
     """Parameters that learn, by layer, each with its share of the rate; biases and norms do not decay."""
     decoder = getattr(model.config, "decoder_layers", 0) if model.config.is_encoder_decoder else 0
     depth = model.config.num_hidden_layers + decoder
-    if recipe.frozen > depth:
-        message = f"frozen={recipe.frozen}, but the base has {depth} layers"
+    heights = {name: _height(name, depth, decoder) for name, _ in model.named_parameters()}
+    layers = set(heights.values()) - {0, depth + 1}
+    if recipe.frozen and (recipe.frozen > depth or layers != set(range(1, depth + 1))):
+        found = f"{depth} layers" if layers == set(range(1, depth + 1)) else "no layers that can be told by their names"
+        message = f"frozen={recipe.frozen}, but the base has {found}"
         raise InputError(message)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        number = re.search(r"\blayers?\.(\d+)\.", name)
-        top = decoder if ".decoder." in name else depth
-        below = top - 1 - int(number[1]) if number else depth if re.search(r"embed|shared|encoder\.", name) else 0
-        if recipe.frozen and depth - below <= recipe.frozen:
+        height = heights[name]
+        if recipe.frozen and height <= recipe.frozen:
             parameter.requires_grad = False
             continue
-        matrix = parameter.ndim > 1
+        below, matrix = max(0, depth - height), parameter.ndim > 1
         decay = {"weight_decay": recipe.weight_decay if matrix else 0.0, "scale": recipe.layer_decay**below}
         groups.setdefault((below, matrix), {"params": [], **decay})["params"].append(parameter)
     return list(groups.values())
+
+
+def _height(name: str, depth: int, decoder: int) -> int:
+    """The layer of a parameter, from 1; 0 is of embeddings and what all layers share, depth + 1 of the head."""
+    number = re.search(r"\blayers?\.(\d+)\.", name)
+    if number:
+        return int(number[1]) + 1 + (depth - decoder if ".decoder." in name else 0)
+    shared = r"embed|shared|relative_attention_bias|deberta\.encoder\.(LayerNorm|conv)\."
+    return 0 if re.search(shared, name) else depth + 1
 
 
 def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) -> Manifest:

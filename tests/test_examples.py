@@ -70,6 +70,12 @@ def test_what_a_teachers_probabilities_cost(label: str | None, right: float | No
         assert _cost(pair, tokenizer) == pytest.approx(-np.log(right), abs=1e-5)
 
 
+def test_a_probability_goes_before_three(tokenizer: Any) -> None:
+    """A pair with one probability by a teacher and three by another is taught the one, as it is without the three."""
+    pair = Pair("a cat", "it sees cat", None, 0.3, "cats")
+    assert _cost(pair._replace(taught=(0.3, 0.3, 0.4)), tokenizer) == _cost(pair, tokenizer)
+
+
 def test_a_teachers_probabilities_for_other_outputs(tokenizer: Any) -> None:
     """They come to the outputs that a head has: not_entailment takes what is neutral or contradiction."""
     pair = Pair("a cat", "it sees cat", None, None, "cats", taught=(0.7, 0.2, 0.1))

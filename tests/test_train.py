@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,16 +170,23 @@ def test_a_teachers_probability_is_learned(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_student_learns_of_a_teacher(run: Path, base: Path, tmp_path: Path) -> None:
-    """Pairs without a label, to which `score` added a teacher's probabilities, teach another model to agree with it."""
-    rows = ({"premise": pair.premise, "hypothesis": pair.hypothesis} for pair in _pairs(600, 1))
+    """To pairs without a label, or with a wrong one, `score` adds what a teacher says, and a student agrees with it."""
+    made = [(number, pair.premise, pair.hypothesis, str(pair.label)) for number, pair in enumerate(_pairs(600, 1))]
+    rows = [{"premise": p, "hypothesis": h, "label": WORDS_AFTER[label] if n % 2 else ""} for n, p, h, label in made]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     taught = tmp_path / "taught.jsonl"
     assert main(["score", str(tmp_path / "pairs.jsonl"), "-o", str(taught), "--model", str(run / "bundle")]) == 0
-    assert train(read_pairs(taught), tmp_path / "student", base=base, recipe=RECIPE) is not None
+    assert train(read_pairs(taught), tmp_path / "student", base=base, recipe=replace(RECIPE, teacher=0.9)) is not None
     pairs = [(pair.premise, pair.hypothesis) for pair in _pairs(60, 3)]
     teacher, student = (NLIReranker(folder / "bundle").predict(pairs) for folder in (run, tmp_path / "student"))
     assert (teacher.argmax(axis=1) == student.argmax(axis=1)).mean() > 0.95
     assert np.abs(teacher - student).mean() < 0.1
+
+
+def test_a_teacher_that_says_nothing(base: Path, tmp_path: Path) -> None:
+    """A share of the loss for a teacher is refused where no labelled pair has one's probabilities."""
+    with pytest.raises(InputError, match=r"teacher=0\.5, but no pair has"):
+        train(_pairs(10, 1), tmp_path, base=base, recipe=Recipe(teacher=0.5))
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "deberta-v2", "bart"])
@@ -189,16 +198,35 @@ def test_frozen_layers_stay(kind: str, make_checkpoint: Callable[..., Path], tmp
         folder.mkdir()
         build(some, folder, [pair.premise for pair in _pairs(50, 1)])
     labels = ["not_entailment", "entailment"]
-    recipe = Recipe(frozen=1, rate=1e-2, warmup=0)
-    assert train(_pairs(50, 1), tmp_path, base=folder, recipe=recipe, labels=labels, stop_after=2) is None
     before = open_base(folder, labels, 0.0)[0].state_dict()
-    after = torch.load(tmp_path / "state.pt", weights_only=True)["model"]
-    moved = {name for name in before if (before[name] - after[name]).abs().max() > 1e-4}
-    lowest = r"embed|shared|relative|encoder\.layers?\.0|encoder\.LayerNorm"
-    assert {name for name in moved if re.search(lowest, name)} == set()
-    assert {name for name in moved if re.search(r"layers?\.1\.", name)}
-    with pytest.raises(InputError, match="frozen=99, but the base has"):
-        train(_pairs(50, 1), tmp_path / "none", base=folder, labels=labels, recipe=Recipe(frozen=99))
+
+    def moved(frozen: int) -> set[str]:
+        out, recipe = tmp_path / str(frozen), Recipe(frozen=frozen, rate=1e-2, warmup=0)
+        assert train(_pairs(50, 1), out, base=folder, labels=labels, recipe=recipe, stop_after=2) is None
+        after = torch.load(out / "state.pt", weights_only=True)["model"]
+        return {name for name in before if (before[name] - after[name]).abs().max() > 1e-4}
+
+    numbered, shared = r"layers?\.\d+\.", r"embed|shared|relative|encoder\.LayerNorm"
+    learned = moved(1)
+    assert {name for name in learned if re.search(rf"encoder\.layers?\.0\.|{shared}", name)} == set()
+    assert {name for name in learned if re.search(numbered, name)}
+    depth = 4 if kind == "bart" else 2
+    head = moved(depth)
+    assert head
+    assert {name for name in head if re.search(rf"{numbered}|{shared}", name)} == set()
+    with pytest.raises(InputError, match=f"frozen=99, but the base has {depth} layers"):
+        moved(99)
+
+
+def test_a_base_whose_layers_cannot_be_told(base: Path, tmp_path: Path) -> None:
+    """ALBERT's layers are one and the same: none of them can be frozen alone."""
+    transformers = pytest.importorskip("transformers")
+    words = json.loads((base / "config.json").read_text())["vocab_size"]
+    sizes = {"hidden_size": 32, "embedding_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    transformers.AlbertModel(transformers.AlbertConfig(vocab_size=words, **sizes)).save_pretrained(tmp_path / "albert")
+    shutil.copy(base / "tokenizer.json", tmp_path / "albert")
+    with pytest.raises(InputError, match="frozen=1, but the base has no layers that can be told"):
+        train(_pairs(10, 1), tmp_path / "run", base=tmp_path / "albert", recipe=Recipe(frozen=1))
 
 
 def test_a_device_that_is_not_there(base: Path, tmp_path: Path) -> None:
