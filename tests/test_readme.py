@@ -177,9 +177,14 @@ def test_calibration_is_what_was_measured() -> None:
 def test_forms_are_what_was_measured() -> None:
     """The README's table of forms is the committed benchmark's."""
     forms = json.loads((ROOT / "benchmarks/results/quantization.json").read_text(encoding="utf-8"))["forms"]
+    sets = [key for key, of in forms["fp32"].items() if isinstance(of, dict)]
     for name, row in forms.items():
-        figures = f"{row['MB']} | {row['mnli_dev_matched']['accuracy']} | {row['ONNX Runtime pairs/s']:.0f}"
-        assert f"| {name} | {figures} |" in README, name
+        whole = " | ".join(str(row[key]["accuracy"]) if key in row else "" for key in sets)
+        assert (
+            f"| {name} | {row['MB']} | {row['accuracy']} | {whole} | {row['ONNX Runtime pairs/s']:.0f} |" in README
+        ), name
+    int8 = forms["int8 weights, int8 compute by token"]
+    assert max(abs(int8[key]["accuracy"] - forms["fp32"][key]["accuracy"]) for key in sets) <= 0.5
 
 
 def test_speeds_are_what_was_measured() -> None:
