@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIDES", "Judged", "Pair", "judged", "read_judged", "read_pairs"]
 
+_EMPTY = (None, "")  # a cell that says nothing, in JSON and in CSV
 _ROUNDED = 0.02  # what a sum of probabilities may be off by
 SIDES = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("sentence_0", "sentence_1"))
 
@@ -145,11 +146,11 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
     sides = next((names for names in SIDES if names[0] in row), SIDES[0])
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)
     taught = _taught(row)
-    if row.get("label") not in (None, ""):
+    if row.get("label") not in _EMPTY:
         yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language, taught)
-    elif taught is not None or (unlabelled and row.get("entailment") in (None, "")):
+    elif taught is not None or (unlabelled and row.get("entailment") in _EMPTY):
         yield Pair(premise, hypothesis, None, None, source, language, taught)
-    elif all(row.get(column) is not None for column in COLUMNS):
+    elif all(row.get(column) not in _EMPTY for column in COLUMNS):
         message = f'no "label", and {", ".join(COLUMNS)} are {[row[column] for column in COLUMNS]}: expected a sum of 1'
         raise InputError(message)
     else:

@@ -336,9 +336,9 @@ def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
     decoder = getattr(model.config, "decoder_layers", 0) if model.config.is_encoder_decoder else 0
     depth = model.config.num_hidden_layers + decoder
     heights = {name: _height(name, depth, decoder) for name, _ in model.named_parameters()}
-    layers = set(heights.values()) - {0, depth + 1}
-    if recipe.frozen and (recipe.frozen > depth or layers != set(range(1, depth + 1))):
-        found = f"{depth} layers" if layers == set(range(1, depth + 1)) else "no layers that can be told by their names"
+    told = set(heights.values()) - {0, depth + 1} == set(range(1, depth + 1))
+    if recipe.frozen > (depth if told else 0):
+        found = f"{depth} layers" if told else "no layers that can be told by their names"
         message = f"frozen={recipe.frozen}, but the base has {found}"
         raise InputError(message)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}

@@ -116,6 +116,8 @@ def test_a_teachers_three_probabilities(tmp_path: Path) -> None:
     assert third == Pair("p", "h", None, 0.5, "a")
     (tmp_path / "a.csv").write_text("premise,hypothesis,label,entailment,neutral,contradiction\np,h,,.5,.3,.2\n")
     assert read_pairs(tmp_path / "a.csv") == [first]
+    (tmp_path / "a.csv").write_text("premise,hypothesis,label,entailment,neutral,contradiction\np,h,,.5,,\n")
+    assert read_pairs(tmp_path / "a.csv") == [third]
 
 
 @pytest.mark.parametrize("columns", [(4, 1, 0), (0.9, 0.9, 0), (-0.5, 1, 0.5), ("high", 0, 0), (10**400, 0, 0)])
