@@ -17,7 +17,7 @@ from rerank_nli import inputs
 from rerank_nli.columns import columns_of, gained, require_new
 from rerank_nli.errors import InputError, InputTypeError, QueryTooLongError
 from rerank_nli.manifest import sha256
-from rerank_nli.rows import as_json, form_of, read_rows, write_rows
+from rerank_nli.rows import as_cell, as_json, form_of, read_rows, write_rows
 from rerank_nli.scorer import FEWEST_TOKENS
 from rerank_nli.tables import merged_schema, require_writable, schema_of, write_table
 from rerank_nli.workers import Part, in_turn
@@ -93,7 +93,7 @@ def score_file(
     source, out = Path(source), Path(out)
     _require_free(out)
     content = sha256(source)
-    look = _look(source, out, reranker.engine, columns, prefix)
+    look = _look(source, out, reranker, columns, prefix)
     names = {name: prefix + name for name in gained(look.roles)}
     about = _about(reranker, input=content, columns=look.roles)
     folder = out.with_name(f"{out.name}.parts")
@@ -141,9 +141,10 @@ def _require_free(out: Path) -> None:
     inputs.require_folder(out)
 
 
-def _look(source: Path, out: Path, engine: Engine, chosen: Mapping[str, str] | None, prefix: str) -> _Look:
+def _look(source: Path, out: Path, reranker: NLIReranker, chosen: Mapping[str, str] | None, prefix: str) -> _Look:
     """Read all rows, and refuse what could not be scored or written: not after days of work."""
     table, to_table = (form_of(path) == ".parquet" for path in (source, out))
+    written = as_cell if form_of(out) == ".csv" else as_json
     schema = schema_of(source) if table and to_table else None
     roles: dict[str, str] = {}
     names: dict[str, None] = {}
@@ -155,10 +156,14 @@ def _look(source: Path, out: Path, engine: Engine, chosen: Mapping[str, str] | N
             for number, row in chunk:  # noqa: B007 - the error names it
                 roles = roles or columns_of(row, chosen)
                 asked = _asked(row, roles)
-                _require_room(asked["query" if "query" in asked else "hypothesis"], engine)
+                if "query" in asked:
+                    reranker.rank(asked["query"], [])  # refuses what it could not rank passages by
+                else:
+                    _require_room(asked["hypothesis"], reranker.engine)
                 require_new(row, [prefix + name for name in gained(roles)])
-                if table and not to_table:
-                    as_json(row)
+                if not to_table:
+                    for value in row.values():
+                        written(value)
             if to_table and not table:
                 number = f"{chunk[0][0]} to {chunk[-1][0]}"
                 schema = merged_schema(schema, [row for _, row in chunk])
@@ -191,10 +196,10 @@ def _asked(row: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     return asked
 
 
-def _require_room(statement: str, engine: Engine) -> None:
+def _require_room(hypothesis: str, engine: Engine) -> None:
     most = engine.max_length - engine.special - FEWEST_TOKENS
-    if len(statement) > most // _DENSE and (tokens := len(engine.tokenize([statement])[0])) > most:
-        message = f"{statement!r:.60} takes {tokens} tokens, and the model takes {most} beside a passage: shorten it"
+    if len(hypothesis) > most // _DENSE and (tokens := len(engine.tokenize([hypothesis])[0])) > most:
+        message = f"{hypothesis!r:.60} takes {tokens} tokens, and the model takes {most} beside a premise: shorten it"
         raise QueryTooLongError(message)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["FORMS", "as_json", "form_of", "read_rows", "write_rows"]
+__all__ = ["FORMS", "as_cell", "as_json", "form_of", "read_rows", "write_rows"]
 
 FORMS = (".jsonl", ".csv", ".parquet")
 _BATCH = 2048  # rows of Parquet that are held at a time
@@ -33,8 +33,9 @@ def form_of(path: Path) -> str:
     Raises:
         InputError: none of them.
     """
-    form = next((suffix for suffix in path.suffixes if suffix in FORMS), None)
-    if form is None or (form == ".parquet" and path.suffix == ".gz"):
+    packed = path.suffix == ".gz"
+    form = path.with_suffix("").suffix if packed else path.suffix
+    if form not in FORMS or (form == ".parquet" and packed):
         message = f"{path}: expected {', '.join(FORMS)}, the first two with or without .gz"
         raise InputError(message)
     return form
@@ -125,9 +126,9 @@ def write_rows(file: BinaryIO, path: Path, names: Sequence[str], rows: Iterable[
     packed: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0) if path.suffix == ".gz" else file
     text = io.TextIOWrapper(packed, "utf-8", "backslashreplace", newline="")  # half a surrogate pair is no UTF-8
     if form_of(path) == ".csv":
-        cells = csv.DictWriter(text, names, lineterminator="\n")
+        cells = csv.DictWriter(text, names)  # whose line ends have a lone \r in a text put between quotes too
         cells.writeheader()
-        cells.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        cells.writerows({name: as_cell(value) for name, value in row.items()} for row in rows)
     else:
         text.writelines(f"{as_json(row)}\n" for row in rows)
     text.flush()
@@ -136,10 +137,20 @@ def write_rows(file: BinaryIO, path: Path, names: Sequence[str], rows: Iterable[
         packed.close()
 
 
-def _cell(value: Any) -> str:  # noqa: ANN401
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else as_json(value)
+def as_cell(value: Any) -> str:  # noqa: ANN401
+    """A value as a cell of CSV: a text as it is, nothing for None, all else as JSON.
+
+    Raises:
+        InputError: a value that has no such form.
+    """
+    if not isinstance(value, str):
+        return "" if value is None else as_json(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        message = f"{value!r:.60} holds half of a surrogate pair, which CSV has no form for: write .jsonl"
+        raise InputError(message) from error
+    return value
 
 
 def as_json(value: Any) -> str:  # noqa: ANN401

@@ -19,7 +19,7 @@ import pytest
 from texts import CLAIMS, stated
 
 from rerank_nli import FunctionEngine, InputError, NLIReranker, score_file
-from rerank_nli.rows import read_rows
+from rerank_nli.rows import form_of, read_rows
 from rerank_nli.workers import in_processes, threads_each
 
 if TYPE_CHECKING:
@@ -378,16 +378,42 @@ def test_bad_columns(tmp_path: Path, columns: dict[str, str], message: str) -> N
         score_file(write(tmp_path / "in.jsonl", rows(1)), tmp_path / "out.jsonl", scorer(), columns=columns)
 
 
+def test_what_no_passage_could_be_ranked_by_is_found_before_the_work(tmp_path: Path) -> None:
+    """A query that its template makes too long, or that the model reads nothing in, is named before any is scored."""
+    fine = {"query": "A.", "passage": "e=0.5,c=0.1"}
+    asked: list[tuple[str, str]] = []
+    engine = scorer(asked).engine
+    long = NLIReranker(engine, template="word " * 470 + "{query}", cache_size=0)
+    source = write(tmp_path / "in.jsonl", [fine] * PART + [fine | {"query": "word " * 20}])
+    with pytest.raises(InputError, match=f"row {PART + 1}: query 0 takes 490 of the model's 512 tokens"):
+        score_file(source, tmp_path / "out.jsonl", long)
+    source = write(tmp_path / "in.jsonl", [fine, fine | {"query": "\u200b"}])
+    with pytest.raises(InputError, match="row 2: query 0 is blank to the model"):
+        score_file(source, tmp_path / "out.jsonl", NLIReranker(cache_size=0))
+    assert (asked, sorted(path.name for path in tmp_path.iterdir())) == ([], ["in.jsonl"])
+
+
+@pytest.mark.parametrize("name", ["a.csv.parquet.zst", "a.jsonl.zst", "a.parquet.gz", "a.csv.gz.gz", "a"])
+def test_a_name_says_its_form_at_its_end(tmp_path: Path, name: str) -> None:
+    """What a file is called before its last suffix is no form, so that no file is written in another than it says."""
+    with pytest.raises(InputError, match=r"expected \.jsonl, \.csv, \.parquet"):
+        score_file(write(tmp_path / "in.jsonl", rows(1)), tmp_path / name, scorer())
+    assert form_of(tmp_path / "a.csv.parquet") == ".parquet"
+    assert form_of(tmp_path / "a.parquet.csv.gz") == ".csv"
+
+
 def test_text_of_all_kinds(tmp_path: Path) -> None:
     """Line ends, quotes, a byte order mark, emoji and half of a surrogate pair come through JSON lines as they were."""
-    texts = ["a\nb\r\n\u2028c", 'say "no", and', "🙂 ﷺ", "half \ud83d", "\x00\x1f"]
+    texts = ["a\nb\r\n\u2028c", 'say "no", and', "🙂 ﷺ", "old\rends\r", "half \ud83d", "\x00\x1f"]
     given = [{"premise": text, "hypothesis": "e=0.5,c=0.1", "nested": {"ü": [None, 1.5]}} for text in texts]
     source = write(tmp_path / "in.jsonl", given)
     source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes())
     score_file(source, tmp_path / "out.jsonl", scorer())
     assert [{name: row[name] for name in given[0]} for row in read(tmp_path / "out.jsonl")] == given
-    score_file(write(tmp_path / "some.jsonl", given[:3]), tmp_path / "some.csv", scorer())
-    assert [row["premise"] for row in read(tmp_path / "some.csv")] == texts[:3]
+    score_file(write(tmp_path / "some.jsonl", given[:4]), tmp_path / "some.csv", scorer())
+    assert [row["premise"] for row in read(tmp_path / "some.csv")] == texts[:4]
+    with pytest.raises(InputError, match=r"row 5: 'half \\ud83d' holds half of a surrogate pair.*: write .jsonl"):
+        score_file(source, tmp_path / "all.csv", scorer())
 
 
 def test_parquet_keeps_its_kinds(tmp_path: Path) -> None:
