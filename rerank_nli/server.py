@@ -110,7 +110,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _misformed)
     for error in (InputError, InputTypeError, LabelError, CalibrationError):
         app.add_exception_handler(error, _unusable)
-    _add_verbs(app, gate, Answers(models, metrics, limits.passages))
+    _add_verbs(app, gate, Answers(models, metrics, limits))
     _add_state(app, gate, models, metrics, time.time())
     _add_pages(app)
     return app
@@ -122,7 +122,7 @@ def _add_verbs(app: FastAPI, gate: Gate, answers: Answers) -> None:
     async def answer(request: Request, form: Any, verb: Callable[..., Any]) -> Response:  # noqa: ANN401 - any form
         state = request.state
         state.line["form"] = form  # which the log may show, if it is told to
-        gate.require_short(dict(form))
+        gate.limits.require_short(dict(form))
         body = await gate.run(
             request, state.arrived, lambda work: json.dumps(verb(form, work, state.id), allow_nan=False).encode()
         )

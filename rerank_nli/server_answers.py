@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         TextsForm,
         VerifyForm,
     )
+    from rerank_nli.server_limits import Limits
     from rerank_nli.server_metrics import Metrics
     from rerank_nli.server_models import Models
     from rerank_nli.shared_engine import Work
@@ -34,16 +35,16 @@ class Answers:
     Args:
         models: by name.
         metrics: where passages and windows are counted.
-        most: passages of a request, or pairs of sentence and passage.
+        limits: what one request may ask.
     """
 
-    def __init__(self, models: Models, metrics: Metrics, most: int) -> None:
-        self._models, self._metrics, self._most = models, metrics, most
+    def __init__(self, models: Models, metrics: Metrics, limits: Limits) -> None:
+        self._models, self._metrics, self._limits = models, metrics, limits
 
     def cohere(self, form: CohereForm, _: Work, own: str) -> dict[str, Any]:
         """Places and scores, best first, as Cohere's second version has them."""
         name = self._asked(form.model, len(form.documents), "documents")
-        texts = read_texts("document", form.documents, form.rank_fields)
+        texts = self._documents(form)
         ranking = self._models.reranker(name).rank(form.query, texts, form.top_n or None)
         self._metrics.ranked(name, ranking)
         return {"id": own, "results": [_result(p, form) for p in ranking], "meta": _meta("2")}
@@ -51,7 +52,10 @@ class Answers:
     def rerank(self, form: RerankForm, work: Work, own: str) -> dict[str, Any]:
         """What Cohere's first version, Jina and vLLM have in one, and what the model says beside it."""
         name = self._asked(form.model, len(form.documents), "documents")
-        texts = read_texts("document", form.documents, form.rank_fields)
+        texts = self._documents(form)
+        if form.template is not None:  # it may hold the query many times
+            more = form.template.count("{query}") * (len(form.query) - len("{query}"))
+            self._limits.require_length(len(form.template) + more, form.template)
         reranker = self._models.reranker(name, direction=form.direction, score=form.score, template=form.template)
         filtered = reranker.filter(form.query, texts, form.threshold, form.keep or "entailment", form.top_n or None)
         self._metrics.ranked(name, (*filtered.kept, *filtered.dropped))
@@ -111,10 +115,16 @@ class Answers:
         passages = read_texts("passage", form.passages)
         return self._models.reranker(name).check(form.answer, passages, form.threshold).to_dict()
 
+    def _documents(self, form: CohereForm) -> list[str]:
+        """The texts to put in order; fields were short, and what they are joined to may not be."""
+        texts = read_texts("document", form.documents, form.rank_fields)
+        self._limits.require_short(texts)
+        return texts
+
     def _asked(self, model: str | None, count: int, what: str) -> str:
         """The model's name, once the request is known to be no larger than allowed."""
-        if count > self._most:
-            message = f"{count} {what} are more than the {self._most} of a request: send them in several"
+        if count > self._limits.passages:
+            message = f"{count} {what} are more than the {self._limits.passages} of a request: send them in several"
             raise RefusalError(413, message)
         name = self._models.name(model)
         self._metrics.asked(name, count)

@@ -144,7 +144,7 @@ class CheckForm(_Form):
 
 
 def read_texts(what: str, documents: Sequence[Document], fields: Sequence[str] | None = None) -> list[str]:
-    """The text of each document; of an object that of its fields, joined by line breaks.
+    """The text of each document; of an object that of its fields, each once, joined by line breaks.
 
     Raises:
         InputError: an object has no such text; the message says which one.
@@ -156,7 +156,7 @@ def read_texts(what: str, documents: Sequence[Document], fields: Sequence[str] |
 
 
 def _joined(which: str, document: dict[str, Any], fields: Sequence[str]) -> str:
-    found = [document[name] for name in fields if document.get(name) is not None]
+    found = [document[name] for name in dict.fromkeys(fields) if document.get(name) is not None]
     if not found or not all(isinstance(text, str) for text in found):
         message = f"{which} is an object without a text in {', '.join(map(repr, fields))}: give it, or a text instead"
         raise InputError(message)

@@ -57,6 +57,36 @@ class Limits:
     characters: int = 200_000
     keys: tuple[str, ...] = ()
 
+    def require_short(self, texts: Any) -> None:  # noqa: ANN401 - what JSON has
+        """Refuse a text that would take the tokenizer too long.
+
+        Args:
+            texts: texts, or lists and mappings of them, to any depth.
+
+        Raises:
+            RefusalError: one is too long.
+        """
+        waiting = [texts]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, str):
+                self.require_length(len(one), one)
+            if isinstance(one, list | dict):
+                waiting += one.values() if isinstance(one, dict) else one
+
+    def require_length(self, length: int, text: str) -> None:
+        """Refuse what would have so many characters, and is or begins as a text.
+
+        Raises:
+            RefusalError: they are too many.
+        """
+        if length > self.characters:
+            message = (
+                f"a text has {length} characters, more than the {self.characters} that this server reads at once: "
+                f"split it (it begins {text[:40]!r})"
+            )
+            raise RefusalError(413, message)
+
 
 class RefusalError(HTTPException, RerankNLIError):
     """A request that is not answered, and why."""
@@ -122,27 +152,6 @@ class Gate:
                 "time: ask again later"
             )
             raise RefusalError(429, message, retry_after=self._retry_after())
-
-    def require_short(self, texts: Any) -> None:  # noqa: ANN401 - what JSON has
-        """Refuse a text that would take the tokenizer too long.
-
-        Args:
-            texts: texts, or lists and mappings of them, to any depth.
-
-        Raises:
-            RefusalError: one is too long.
-        """
-        waiting = [texts]
-        while waiting:
-            one = waiting.pop()
-            if isinstance(one, str) and len(one) > self.limits.characters:
-                message = (
-                    f"a text has {len(one)} characters, more than the {self.limits.characters} that this server reads "
-                    f"at once: split it (it begins {one[:40]!r})"
-                )
-                raise RefusalError(413, message)
-            if isinstance(one, list | dict):
-                waiting += one.values() if isinstance(one, dict) else one
 
     async def run(self, request: Request, arrived: float, call: Callable[[Work], _Result]) -> _Result:
         """What a call returns, made in a thread while somebody waits for it.

@@ -135,7 +135,10 @@ def small() -> Iterator[Served]:
         ("/rerank", {"query": "q" * 301, "texts": ["a"]}),
         ("/rerank", {"query": "q", "texts": ["a", "b" * 301]}),
         ("/rerank", {"query": "q", "documents": [{"text": "a" * 301}]}),
-        ("/rerank", {"query": "q", "documents": ["a"], "template": "{query}" + "t" * 301}),
+        ("/rerank", {"query": "q", "documents": ["a"], "template": "{query}" + "t" * 300}),
+        ("/rerank", {"query": "q" * 151, "documents": ["a"], "template": "{query}{query}"}),
+        ("/rerank", {"query": "q", "documents": [{"a": "a" * 150, "b": "b" * 150}], "rank_fields": ["a", "b"]}),
+        ("/v2/rerank", {"query": "q", "documents": [{"a": "a" * 150, "b": "b" * 150}], "rank_fields": ["a", "b"]}),
         ("/v2/rerank", {"query": "q", "documents": ["a" * 301]}),
         ("/predict", {"inputs": [["a" * 301, "b"]]}),
         ("/v1/verify", {"claim": "q", "passages": ["a" * 301]}),
@@ -147,6 +150,13 @@ def test_too_long(small: Served, path: str, body: dict[str, Any]) -> None:
     response = small.http.post(path, json=body)
     assert response.status_code == 413
     assert re.search(r"a text has 30\d characters, more than the 300", response.json()["message"])
+
+
+def test_a_field_counts_once(small: Served) -> None:
+    """A field that is named again and again is read once."""
+    body = {"query": "q", "documents": [{"a": "a" * 150}], "rank_fields": ["a"] * 100, "return_documents": True}
+    response = small.http.post("/rerank", json=body)
+    assert response.json()["results"][0]["document"] == {"text": "a" * 150}
 
 
 def test_bodies_together(small: Served) -> None:
