@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from rerank_nli.batches import in_batches
-from rerank_nli.errors import RerankNLIError, counted
+from rerank_nli.errors import InputError, RerankNLIError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -150,6 +150,7 @@ class SharedEngine:
         self._parallel: int = getattr(engine, "parallel", 1)
         self._wait, self._seen = wait_ms / 1000, seen
         self._line: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._closed, self._lock = False, threading.Lock()
         self._thread = threading.Thread(target=self._score_all, name="rerank-nli scoring", daemon=True)
         self._thread.start()
 
@@ -180,11 +181,16 @@ class SharedEngine:
 
         Raises:
             CancelledError, DeadlineError: nobody waits for the work any more.
+            InputError: the engine is closed.
         """
         work = _CURRENT.get(None) or Work()
         work.require_wanted()
         call = _Call(pairs, work, sum(map(self._tokens, pairs)))
-        self._line.put(call)
+        with self._lock:
+            if self._closed:
+                message = "this engine is closed and scores no more: make another"
+                raise InputError(message)
+            self._line.put(call)
         left = None if work.deadline == math.inf else max(0.0, work.deadline - time.monotonic())
         try:
             return call.rows.result(left)
@@ -195,7 +201,9 @@ class SharedEngine:
 
     def close(self) -> None:
         """Stop, after what waits has been scored."""
-        self._line.put(None)
+        with self._lock:  # so that no call comes after the end
+            self._closed = True
+            self._line.put(None)
         self._thread.join()
 
     def _tokens(self, pair: tuple[Tokens, Tokens]) -> int:

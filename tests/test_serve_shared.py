@@ -14,7 +14,7 @@ from bounds import INT8, difference
 from serving import CLAIM, PASSAGES, PATIENCE, Held, in_thread, until
 from texts import neutral_sentences
 
-from rerank_nli import FunctionEngine, NLIReranker, load
+from rerank_nli import FunctionEngine, InputError, NLIReranker, load
 from rerank_nli.shared_engine import CancelledError, DeadlineError, Merged, SharedEngine, Work
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ def of(engine: SharedEngine, *premises: str) -> Pairs:
     """Pairs as the engine takes them."""
     query, *read = engine.tokenize(["q", *premises])
     return [(premise, query) for premise in read]
+
+
+def test_closed(shared: Callable[..., SharedEngine]) -> None:
+    """What is asked of an engine after it was closed is refused, not left to wait."""
+    engine = shared(lengths)
+    pairs = of(engine, "a")
+    engine.close()
+    with pytest.raises(InputError, match="this engine is closed"):
+        engine.logits(pairs)
 
 
 def test_an_engine_like_the_one_inside() -> None:
