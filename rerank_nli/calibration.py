@@ -156,7 +156,9 @@ def _sigmoid(scores: FloatArray, method: str, parameters: list[list[float]]) -> 
 
 def _interpolate(scores: FloatArray, _: str, parameters: list[list[float]]) -> FloatArray:
     knots, values = parameters
-    return np.interp(scores, knots, values)
+    beyond = scores - np.clip(scores, knots[0], knots[-1])  # the first knot and the last
+    tilted = np.interp(scores, knots, values) + _TILT * beyond
+    return np.clip(tilted, min(values[0], 0), max(values[-1], 1))  # rounding goes a little below 0, or above 1
 
 
 _APPLY: dict[str, Callable[[FloatArray, str, list[list[float]]], FloatArray]] = {

@@ -58,14 +58,14 @@ class NLIReranker(Judging):
 
     Args:
         model: "mini" (the bundled one), a folder, a Hub id, or an Engine from `load` or of your own.
-        engine: "auto", "onnx" or "torch"; not with an Engine.
+        engine: "auto", "onnx", "openvino" or "torch"; not with an Engine.
         labels: names of the model's outputs in order, where the checkpoint does not say; not with an Engine.
         direction: "passage_entails_query", "query_entails_passage" or "bidirectional".
         combine: how the two directions of bidirectional make one score: "min", "mean", "harmonic" or "max".
         score: "entailment" P(e); "entailment_vs_contradiction" P(e) / (P(e) + P(c)); "margin" P(e) - P(c); "logit".
         normalize: what `relative` holds: "softmax", "minmax", "zscore", "rank", "sum", or None.
-        template: "auto" leaves a claim as it is and words a question as measured best; None never words anything; a
-            text with {query} in it, or a list of them, an ensemble whose probabilities are averaged.
+        template: "auto" leaves a claim as it is, and a question too, which was measured best; None is the same; a text
+            with {query} in it, or a list of them, an ensemble whose probabilities are averaged.
         window: most tokens of a passage in one pair; None is what the model was made for.
         pool: how the windows of a passage make one score: "max", "mean" or "top3".
         calibration: "auto" takes the model's own if it was fitted for these settings; None; a Calibration or its file.

@@ -45,8 +45,7 @@ DIRECTIONS = ("passage_entails_query", "query_entails_passage", "bidirectional")
 FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
 _LONGEST_KEPT = 512  # tokens of a text that is remembered: a long one is cheap to read again beside its windows
 _QUESTION = r"(?is)(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$"
-# What a question becomes under template="auto"; benchmarks/templates.py compares the alternatives.
-_QUESTION_TEMPLATE = "{query}"
+_AUTO = ("{query}",)  # claims and questions as they are: benchmarks/templates.py compares the alternatives
 
 
 def is_question(query: str) -> bool:
@@ -144,7 +143,7 @@ class Scorer:
             "temperature": self.engine.temperature,
             "direction": direction,
             "kind": self.kind,
-            "template": self.templates if isinstance(self.templates, str) else list(self.templates),
+            "template": "auto" if self.templates == _AUTO else list(self.templates),
             "window": self._window,
             "pool": self.pool,
         }
@@ -270,10 +269,7 @@ class Scorer:
         if not query.strip():
             message = f"query {index} is blank: there is nothing to entail"
             raise InputError(message)
-        templates = self.templates
-        if isinstance(templates, str):  # "auto"
-            templates = (_QUESTION_TEMPLATE,) if is_question(query) else ("{query}",)
-        forms = self.engine.tokenize([template.replace("{query}", query) for template in templates])
+        forms = self.engine.tokenize([template.replace("{query}", query) for template in self.templates])
         if not all(len(form) for form in forms):
             message = f"query {index} is blank to the model: its tokenizer reads nothing in {query!r:.80}"
             raise InputError(message)
@@ -326,9 +322,8 @@ class Scorer:
     def _probabilities(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> FloatArray:
         """(windows, D, 3), an ensemble of templates averaged."""
         directions = 2 if self.direction == "bidirectional" else 1
-        forms = 1 if self.templates == "auto" else len(self.templates)
         p = probabilities(self._logits(pairs), self.engine.labels, self.engine.temperature)
-        return p.reshape(-1, forms, directions, 3).mean(axis=1)
+        return p.reshape(-1, len(self.templates), directions, 3).mean(axis=1)
 
     def _combined(self, p: FloatArray) -> FloatArray:
         formula = KINDS[self.kind].formula
@@ -402,11 +397,9 @@ def _key(premise: Tokens, hypothesis: Tokens) -> bytes:
     return digest.digest()
 
 
-def _templates(template: str | Sequence[str] | None) -> str | tuple[str, ...]:
-    if template is None:
-        return ("{query}",)
-    if template == "auto":
-        return "auto"
+def _templates(template: str | Sequence[str] | None) -> tuple[str, ...]:
+    if template is None or (isinstance(template, str) and template == "auto"):
+        return _AUTO
     listed = (template,) if not isinstance(template, Sequence) or isinstance(template, str) else tuple(template)
     if not listed or not all(isinstance(t, str) for t in listed):
         message = f"template must be 'auto', None, a text or a list of texts, got {template!r}"

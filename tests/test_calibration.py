@@ -88,6 +88,19 @@ def test_apply_is_monotone(fitted: Calibration) -> None:
     assert p[-1] > 0.99
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_beyond_those_of_the_fit_keep_their_order(method: str) -> None:
+    """Scores below the least and above the highest that was fitted on are not tied, and become probabilities too."""
+    pytest.importorskip("sklearn")
+    scores, labels = _sample(1)
+    inside = (scores > 0.1) & (scores < 0.9)
+    calibration = Calibration.fit(scores[inside], labels[inside], method, KEY)
+    p = calibration.apply(np.array([0.0, 0.01, 0.02, 0.98, 0.99, 1.0]))
+    assert (np.diff(p) > 0).all()
+    assert p[0] >= 0
+    assert p[-1] <= 1
+
+
 def test_apply_keeps_shape_and_input(fitted: Calibration) -> None:
     """A number, a row and a table come back in their shape, and are unchanged."""
     table = np.full((2, 3), 0.25)

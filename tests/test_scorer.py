@@ -361,7 +361,7 @@ def test_auto_calibration_applies_where_its_key_fits() -> None:
     [
         {"direction": "bidirectional"},
         {"score": "margin"},
-        {"template": None},
+        {"template": "It is true that {query}"},
         {"window": 100},
         {"pool": "mean"},
         {"calibration": None},
@@ -374,6 +374,14 @@ def test_auto_calibration_stays_out_of_other_settings(settings: dict[str, object
     plain = NLIReranker(stating(), **settings).rank(CLAIM, [BOTH_WAYS])  # type: ignore[arg-type]
     assert not reranker.calibrated
     assert reranker.rank(CLAIM, [BOTH_WAYS]) == plain
+
+
+@pytest.mark.parametrize("template", [None, "{query}", ["{query}"]], ids=repr)
+def test_the_query_as_it_is_has_one_calibration(template: str | list[str] | None) -> None:
+    """However it is said that a query stays as it is, its scores are the same, and so is their calibration."""
+    assert NLIReranker(calibrated_engine(), template=template).rank(CLAIM, [BOTH_WAYS]) == NLIReranker(
+        calibrated_engine()
+    ).rank(CLAIM, [BOTH_WAYS])
 
 
 def test_combine_belongs_to_the_calibration_key() -> None:
