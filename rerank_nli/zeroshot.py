@@ -187,8 +187,8 @@ class ZeroShotClassifier:
             InputError, InputTypeError, QueryTooLongError: as `classify`.
         """
         task = Task.read(texts, labels, template, multi_label=multi_label, exclusive=exclusive, parents=parents)
-        telling = [row for row, text in enumerate(task.texts) if text.strip()]
-        if not telling:
+        telling = np.flatnonzero(self._says(task.texts))
+        if not len(telling):
             message = "a prior needs texts that are not blank, and there is none"
             raise InputError(message)
         names = task.sets[0]
@@ -256,8 +256,8 @@ class ZeroShotClassifier:
 
         scores, _ = self._scored(task, accept, shortlist, prior)
         seen: dict[str, list[tuple[float, bool]]] = {label: [] for label in task.known}
-        for text, names, row, true in zip(task.texts, task.sets, scores, truth, strict=True):
-            for group in names.groups if text.strip() else ():
+        for says, names, row, true in zip(self._says(task.texts), task.sets, scores, truth, strict=True):
+            for group in names.groups if says else ():
                 if group.parent is None or group.parent in true:
                     for member in group.members:
                         seen[names.names[member]].append((np.nan_to_num(row[member]), member in true))
@@ -305,9 +305,14 @@ class ZeroShotClassifier:
             asked = opened
         return scores, accepted
 
+    def _says(self, texts: Sequence[str]) -> list[bool]:
+        """Whether the model reads anything in each text; what it does not is blank."""
+        return [len(tokens) > 0 for tokens in self.engine.tokenize(texts)]
+
     def _logits(self, task: Task, asked: Sequence[tuple[int, Sequence[int]]]) -> list[FloatArray | None]:
         """(T, G, C) for each text and places of labels, None where the text is blank; equal pairs are scored once."""
         texts, sets, _, templates = task
+        says = self._says([texts[row] for row, _ in asked])
         pairs: dict[tuple[str, str], int] = {}
         rows = [
             [
@@ -315,9 +320,9 @@ class ZeroShotClassifier:
                 for template in templates
                 for member in members
             ]
-            if texts[row].strip()
+            if telling
             else []
-            for row, members in asked
+            for telling, (row, members) in zip(says, asked, strict=True)
         ]
         logits, _ = self._scorer.predict(list(pairs), by_entailment=True)  # (m, C)
         shape = (len(templates), -1, len(self.engine.labels.names))

@@ -246,6 +246,14 @@ def test_an_answer_without_sentences_claims_nothing(answer: str) -> None:
     assert (len(report), report.spans, report.groundedness) == (0, (), 1.0)
 
 
+def test_a_sentence_that_the_model_reads_nothing_in(bundled: NLIReranker) -> None:
+    """Of an answer, a line of characters that nobody sees claims nothing, and the others are judged."""
+    answer = "Paris lies on the Seine.\n\n\u200b\n\nIt is large."
+    report = bundled.check(answer, ["Paris lies on the Seine."])
+    assert [answer[a:b] for a, b in report.spans] == ["Paris lies on the Seine.", "It is large."]
+    assert [verdict.claim for verdict in report] == ["Paris lies on the Seine.", "It is large."]
+
+
 def test_check_against_no_passages() -> None:
     """Without passages every sentence is insufficient."""
     report = NLIReranker(stating()).check("One. Two.", [])

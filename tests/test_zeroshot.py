@@ -22,6 +22,7 @@ from rerank_nli import (
     InputError,
     InputTypeError,
     LabelPrior,
+    NLIReranker,
     QueryTooLongError,
     ZeroShotClassifier,
     load,
@@ -302,10 +303,10 @@ def test_a_score_at_its_threshold_passes() -> None:
     assert (one.score, one.label) == (0.5, "food")
 
 
-@pytest.mark.parametrize("text", ["", " \n\t"])
-def test_a_blank_text_gets_no_label(text: str) -> None:
-    """A blank text has equal shares, 0.0 for labels that stand alone, and no label even without a threshold."""
-    classifier = ZeroShotClassifier(FunctionEngine(hashed))
+@pytest.mark.parametrize("text", ["", " \n\t", "\u200b\ufeff"], ids=repr)
+def test_a_blank_text_gets_no_label(bundled: NLIReranker, text: str) -> None:
+    """A text that the model reads nothing in has equal shares, 0.0 for labels that stand alone, and no label."""
+    classifier = ZeroShotClassifier(bundled.engine)
     one = classifier.classify([text], LABELS, thresholds=None)[0]
     assert (one.label, set(one.scores.values())) == (None, {1 / 4})
     alone = classifier.classify([text], LABELS, multi_label=True, thresholds=None)[0]
