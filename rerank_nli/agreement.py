@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerank_nli.batches import in_batches
-from rerank_nli.errors import ExportError, InputError, one_of, require
+from rerank_nli.errors import ExportError, InputError, is_number, one_of, require
 from rerank_nli.evaluate import measure, truths
 from rerank_nli.export import FORMS, check_card, export, require_absent
 from rerank_nli.files import locate
@@ -135,7 +135,7 @@ def export_checked(
     require_absent(out)
     check_card(card or {})
     tolerance = TOLERANCES[form] if tolerance is None else tolerance
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not 0 <= tolerance < math.inf:
+    if not is_number(tolerance) or tolerance < 0:
         message = f"tolerance={tolerance!r}: expected a number from 0 on"
         raise InputError(message)
     pairs = demo_pairs() if pairs is None else pairs
@@ -151,7 +151,8 @@ def export_checked(
         calibrate_on = [(pair.premise, pair.hypothesis) for pair in pairs[::2]] if static else ()
         manifest = export(folder, bundle, form=form, labels=labels, card=card, calibrate_on=calibrate_on)
         source = TorchEngine(folder, labels, device="cpu", dtype="fp32")
-        found = agreement(source, load(bundle, device="cpu"), held)  # no engine holds a file when the bundle moves
+        made = load(bundle, device="cpu", dtype="int8" if form.startswith("int8") else "fp32")
+        found = agreement(source, made, held)  # no engine holds a file when the bundle moves
         if not found.within(form, tolerance):
             message = f"{out} was not written: as {form!r} it differs from {model} by more than {tolerance:g}: {found}"
             raise ExportError(message)

@@ -116,7 +116,7 @@ def export(
                 quantize_by_calibration(graph, bundle / CALIBRATED, inputs)
             elif form == "openvino":
                 _write_ir(graph, bundle / OPENVINO[0])
-        kept = {name: getattr(own, name) for name in _KEPT} if own else {"name": folder.name, "version": "0"}
+        kept = {name: getattr(own, name) for name in _KEPT} if own else {"name": _name(folder), "version": "0"}
         manifest = Manifest(
             **{**kept, "languages": stated_languages(folder), **(card or {})},
             labels=list(resolved.names),
@@ -127,6 +127,11 @@ def export(
         manifest.write(bundle)
         bundle.rename(out)
     return manifest
+
+
+def _name(folder: Path) -> str:
+    """Of a folder, or of the Hub's model whose snapshot it is: that is called by its revision."""
+    return folder.parents[1].name.rpartition("--")[2] if folder.parent.name == "snapshots" else folder.name
 
 
 def require_absent(out: Path) -> None:

@@ -26,6 +26,7 @@ from rerank_nli.labels import COLUMNS
 from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
+from rerank_nli.scorer import FEWEST_TOKENS
 from rerank_nli.scores import probabilities
 from rerank_nli.torch_engine import usable_device
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-_STATE, _LOG, _BEST = "state.pt", "log.jsonl", "checkpoint"
+_STATE, _LOG, _BEST, _BUNDLE = "state.pt", "log.jsonl", "checkpoint", "bundle"
 
 
 def train(
@@ -157,6 +158,8 @@ class _Run:
         longest = min(recipe.longest, most)
         self.data = Examples(pairs, self.tokenizer, self.labels, longest)
         self.dev = {name: Examples(some, self.tokenizer, self.labels, most) for name, some in dev.items()}
+        for name, some in dev.items():
+            self._require_room(name, some, max_length(base, config))
         for what, data, at_most in (("pairs", self.data, longest), *((n, data, most) for n, data in self.dev.items())):
             if not data.pairs:
                 message = f"none of {data.left_out} {what} is at most {at_most} tokens long"
@@ -192,6 +195,18 @@ class _Run:
         if self.bf16 is None:
             on_gpu = self.device.type == "cuda"
             self.bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else computes_bf16()
+
+    def _require_room(self, name: str, pairs: Sequence[Pair], most: int) -> None:
+        """Refuse at the start the hypotheses that the bundle, measured at the end, would refuse."""
+        room = most - self.tokenizer.num_special_tokens_to_add(is_pair=True) - FEWEST_TOKENS
+        read = self.tokenizer.encode_batch([pair.hypothesis for pair in pairs], add_special_tokens=False)
+        for number, encoding in enumerate(read):
+            if len(encoding.ids) > room:
+                message = (
+                    f"dev set {name}: the hypothesis of pair {number} takes {len(encoding.ids)} tokens, and the model "
+                    f"takes {room} beside a premise: leave it out"
+                )
+                raise InputError(message)
 
     def _epoch(self, number: int) -> list[Batch]:
         return self.data.batches(self.recipe.batch_tokens, self.recipe.mix, self.recipe.seed, number)
@@ -333,8 +348,10 @@ class _Run:
 
 def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
     """Parameters that learn, by layer, each with its share of the rate; biases and norms do not decay."""
-    decoder = getattr(model.config, "decoder_layers", 0) if model.config.is_encoder_decoder else 0
-    depth = model.config.num_hidden_layers + decoder
+    config = model.config
+    named = (getattr(config, name, 0) for name in ("decoder_layers", "num_decoder_layers"))  # of BART, of T5
+    decoder = max(named) if config.is_encoder_decoder else 0
+    depth = config.num_hidden_layers + decoder
     heights = {name: _height(name, depth, decoder) for name, _ in model.named_parameters()}
     told = set(heights.values()) - {0, depth + 1} == set(range(1, depth + 1))
     if recipe.frozen > (depth if told else 0):
@@ -355,7 +372,7 @@ def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
 
 def _height(name: str, depth: int, decoder: int) -> int:
     """The layer of a parameter, from 1; 0 is of embeddings and what all layers share, depth + 1 of the head."""
-    number = re.search(r"\blayers?\.(\d+)\.", name)
+    number = re.search(r"\b(?:block|layers?)\.(\d+)\.", name)  # in a block of T5, layers have numbers of their own
     if number:
         return int(number[1]) + 1 + (depth - decoder if ".decoder." in name else 0)
     shared = r"embed|shared|relative_attention_bias|deberta\.encoder\.(LayerNorm|conv)\."
@@ -363,10 +380,9 @@ def _height(name: str, depth: int, decoder: int) -> int:
 
 
 def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) -> Manifest:
-    """Export the best, fit its temperature on the even rows of the dev sets, and write figures of the odd ones."""
-    folder = run.out / "bundle"
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Export the best, calibrated and measured; a half-made bundle never takes the place of a whole one."""
+    folder = run.out / f"{_BUNDLE}.part"
+    shutil.rmtree(folder, ignore_errors=True)
     for measured in ("scores", "temperature"):  # a card may have been of other weights
         card.pop(measured, None)
     sources = sorted({pair.source for pair in run.data.pairs})
@@ -374,19 +390,25 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
     training: dict[str, Any] = {**asdict(run.recipe), "pairs": len(run.data.pairs), "left out": run.data.left_out}
     training |= {"steps": run.steps, "minutes": round(run.seconds / 60, 1), "bf16": run.bf16}
     manifest = export(run.out / _BEST, folder, card={"name": run.out.name, **card, "training": training})
-    if not dev:
-        return manifest
-    reranker = NLIReranker(OnnxEngine(folder), calibration=None)
+    if dev:
+        manifest = _measured(manifest, NLIReranker(OnnxEngine(folder), calibration=None), dev)
+        manifest.write(folder)
+    shutil.rmtree(run.out / _BUNDLE, ignore_errors=True)
+    folder.rename(run.out / _BUNDLE)
+    return manifest
+
+
+def _measured(manifest: Manifest, reranker: NLIReranker, dev: Mapping[str, Sequence[Pair]]) -> Manifest:
+    """The manifest with a temperature fitted on the even rows, and figures of the odd ones."""
+    labels = reranker.engine.labels
     logits = {
         n: reranker.predict([(p.premise, p.hypothesis) for p in some], output="logits") for n, some in dev.items()
     }
     truth = {name: truths(some) for name, some in dev.items()}
-    temperature = fit_on_even_rows(logits, truth, run.labels)
+    temperature = fit_on_even_rows(logits, truth, labels)
     scores: dict[str, float] = {}
     for name in dev:
-        whole = measure(probabilities(logits[name], run.labels, temperature), truth[name], resamples=0)
-        odd = measure(probabilities(logits[name][1::2], run.labels, temperature), truth[name][1::2], resamples=0)
+        whole = measure(probabilities(logits[name], labels, temperature), truth[name], resamples=0)
+        odd = measure(probabilities(logits[name][1::2], labels, temperature), truth[name][1::2], resamples=0)
         scores |= {f"{name} accuracy": whole.accuracy, f"{name} ECE, half not fitted on": odd.ece}
-    manifest = replace(manifest, temperature=temperature, scores=scores)
-    manifest.write(folder)
-    return manifest
+    return replace(manifest, temperature=temperature, scores=scores)

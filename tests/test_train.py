@@ -25,7 +25,7 @@ from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.manifest import Manifest
 from rerank_nli.pairs import Pair, read_pairs
 from rerank_nli.recipe import Recipe
-from rerank_nli.train import train
+from rerank_nli.train import _groups, train
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -227,6 +227,29 @@ def test_a_base_whose_layers_cannot_be_told(base: Path, tmp_path: Path) -> None:
     shutil.copy(base / "tokenizer.json", tmp_path / "albert")
     with pytest.raises(InputError, match="frozen=1, but the base has no layers that can be told"):
         train(_pairs(10, 1), tmp_path / "run", base=tmp_path / "albert", recipe=Recipe(frozen=1))
+
+
+def test_blocks_are_layers() -> None:
+    """T5 numbers blocks and, in each, sublayers: the rate falls from the top of the decoder to the embeddings."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2, "vocab_size": 20}
+    config = transformers.T5Config(num_layers=3, num_decoder_layers=2, num_labels=3, **sizes)
+    model = transformers.T5ForSequenceClassification(config)
+    rates = {id(p): group["scale"] for group in _groups(model, Recipe(layer_decay=0.5)) for p in group["params"]}
+    for name, below in (
+        *(("classification_head.out_proj.weight", 0), ("transformer.shared.weight", 5)),
+        *((f"transformer.encoder.block.{n}.layer.1.DenseReluDense.wi.weight", 4 - n) for n in range(3)),
+        *((f"transformer.decoder.block.{n}.layer.2.DenseReluDense.wi.weight", 1 - n) for n in range(2)),
+    ):
+        assert rates[id(model.get_parameter(name))] == 0.5**below
+
+
+def test_a_hypothesis_that_leaves_a_premise_no_room(base: Path, tmp_path: Path) -> None:
+    """A dev set that the bundle could not be measured on at the end is refused at the start, by its pair."""
+    long = Pair("a cat", "it sees cat " * 40, "entailment", None, "cats")
+    with pytest.raises(InputError, match=r"dev set cats: the hypothesis of pair 1 takes 120 tokens, and the model"):
+        train(_pairs(10, 1), tmp_path, base=base, dev={"cats": [_pairs(10, 2)[0], long]})
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_a_device_that_is_not_there(base: Path, tmp_path: Path) -> None:
