@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rerank_nli.cli_models import add_doctor, add_export, add_models
 from rerank_nli.cli_options import (
-    add_fits,
+    add_calibration,
     add_languages,
     add_model,
     add_settings,
@@ -32,6 +32,7 @@ from rerank_nli.cli_serving import add_serve
 from rerank_nli.cli_training import add_calibrate, add_evaluate, add_train
 from rerank_nli.cli_tuning import add_guarantee, add_tune
 from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
+from rerank_nli.inputs import pair
 from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS
 from rerank_nli.reranker import NLIReranker
@@ -92,8 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(verb, help=summary, description=summary)
         add_model(command)
-        add_settings(command)
-        add_fits(command)
         _add_verb(command, verb)
     predict = commands.add_parser("predict", help="score (premise, hypothesis) pairs as they are")
     predict.add_argument("file", nargs="?", default="-", help='JSON lines with "premise" and "hypothesis"; - is stdin')
@@ -138,6 +137,11 @@ def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
         )
     if verb in ("verify", "check"):
         command.add_argument("--join", type=int, help="2 tries two passages together where none alone settles a claim")
+        add_settings(command, without=("direction", "combine", "score", "normalize", "pool"))  # a verdict has its own
+    else:
+        add_settings(command)
+        add_calibration(command)
+    command.add_argument("--guarantee", help="a file that `guarantee` wrote: --threshold auto then keeps its promise")
     if verb == "filter":
         command.add_argument("--keep", choices=KEEPS, default="entailment")
     add_languages(command)
@@ -202,7 +206,12 @@ def _verb(options: argparse.Namespace) -> int:
             if passages is None:
                 message = f'line {number} has no "passages"'
                 raise InputError(message)
-            print(json.dumps(call(record[name], passages).to_dict(), ensure_ascii=False), flush=True)
+            try:
+                result = call(record[name], passages)
+            except (InputError, InputTypeError) as error:
+                message = f"line {number}: {error}"
+                raise InputError(message) from error
+            print(json.dumps(result.to_dict(), ensure_ascii=False), flush=True)
             show([record[name], *passages])
     return 0
 
@@ -222,11 +231,16 @@ def _predict(options: argparse.Namespace) -> int:
     reranker = NLIReranker(load_model(options))
     with watch_languages(options, reranker.engine) as show:
 
-        def records() -> Iterator[dict[str, Any]]:
+        def records() -> Iterator[tuple[str, str]]:
             for number, line in _progress(_lines(options.file)):
                 record = _object(number, line, "premise")
-                yield record  # whoever takes it refuses what is no pair
-                show([record["premise"], record["hypothesis"]])
+                try:
+                    read = pair(number, record)
+                except InputTypeError as error:
+                    message = f"line {number}: {error}"
+                    raise InputTypeError(message) from error
+                yield read
+                show(read)
 
         for row in reranker.predict(records(), output=options.output, abstain_below=options.abstain_below):
             print(json.dumps(_without_nan(row) if hasattr(row, "tolist") else row, allow_nan=False), flush=True)

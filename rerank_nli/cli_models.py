@@ -134,9 +134,8 @@ def _models(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     print(f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores")
-    versions = {d.name.lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
     for package in _PACKAGES:
-        print(f"  {package} {versions.get(package, 'is not installed')}")
+        print(f"  {package} {_version(package)}")
     openvino = "openvino (CPU)" if importlib.util.find_spec("openvino") else "no openvino"
     print(f"engines: onnx (CPU), {openvino}, {_torch_status()}")
     bundled = load()
@@ -146,6 +145,13 @@ def _doctor(options: argparse.Namespace) -> int:
         options.model = options.model or "mini"
         _measure(options)
     return 0 if passed else 1
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "is not installed"
 
 
 def _why(engine: Engine) -> str:
@@ -187,9 +193,11 @@ def _probe(options: argparse.Namespace) -> bool:
     passed = True
     for premise, hypothesis, expected in _PROBES:
         row = reranker.predict([(premise, hypothesis)], output="dicts")[0]
-        wanted = expected if expected == "entailment" or not engine.labels.binary else "not entailment"
-        found = row["entailment"] >= 0.5 if engine.labels.binary else max(row, key=row.get) == expected  # noqa: PLR2004
-        good = found if expected == "entailment" or not engine.labels.binary else not found
+        if engine.labels.binary:
+            wanted = "entailment" if expected == "entailment" else "not entailment"
+            good = (row["entailment"] >= 0.5) == (expected == "entailment")  # noqa: PLR2004
+        else:
+            wanted, good = expected, max(row, key=row.get) == expected
         passed = passed and good
         numbers = ", ".join(f"{name} {p:.3f}" for name, p in row.items() if p is not None)
         print(f"  {'ok  ' if good else 'FAIL'} {premise!r} → {hypothesis!r}: {wanted} ({numbers})")

@@ -18,7 +18,7 @@ from rerank_nli.windows import POOLS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     from rerank_nli.engines import Engine
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LOADING",
     "add_calibration",
-    "add_fits",
     "add_languages",
     "add_model",
     "add_settings",
@@ -39,6 +38,15 @@ __all__ = [
     "watch_languages",
 ]
 
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "direction": {"choices": DIRECTIONS, "default": DIRECTIONS[0]},
+    "combine": {"choices": COMBINES, "default": "min"},
+    "score": {"choices": KINDS, "default": "entailment"},
+    "normalize": {"choices": NORMALIZATIONS},
+    "template": {"action": "append", "help": '"… {query} …"; more than one is an ensemble'},
+    "window": {"type": int, "help": "most tokens of a passage in one pair"},
+    "pool": {"choices": POOLS, "default": "max"},
+}
 LOADING = ("engine", "device", "dtype", "revision", "labels", "threads")  # options that are arguments of `load`
 
 
@@ -59,21 +67,11 @@ def load_model(options: argparse.Namespace, **instead: Any) -> Engine:  # noqa: 
     return load(options.model, **{name: getattr(options, name) for name in LOADING} | instead)
 
 
-def add_settings(command: argparse.ArgumentParser) -> None:
-    """Add the options that say what a reranker's scores are."""
-    command.add_argument("--direction", choices=DIRECTIONS, default=DIRECTIONS[0])
-    command.add_argument("--combine", choices=COMBINES, default="min")
-    command.add_argument("--score", choices=KINDS, default="entailment")
-    command.add_argument("--normalize", choices=NORMALIZATIONS)
-    command.add_argument("--template", action="append", help='"… {query} …"; more than one is an ensemble')
-    command.add_argument("--window", type=int, help="most tokens of a passage in one pair")
-    command.add_argument("--pool", choices=POOLS, default="max")
-
-
-def add_fits(command: argparse.ArgumentParser) -> None:
-    """Add the options that bring what was fitted for those settings."""
-    add_calibration(command)
-    command.add_argument("--guarantee", help="a file that `guarantee` wrote: --threshold auto then keeps its promise")
+def add_settings(command: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
+    """Add the options that say what a reranker's scores are, but for those that have no part in a command."""
+    for name, option in _SETTINGS.items():
+        if name not in without:
+            command.add_argument(f"--{name}", **option)
 
 
 def add_calibration(command: argparse.ArgumentParser) -> None:
@@ -89,19 +87,11 @@ def calibration(options: argparse.Namespace) -> str | None:
 
 def load_reranker(options: argparse.Namespace, **instead: Any) -> NLIReranker:  # noqa: ANN401
     """The reranker that those options say, but for what is said here."""
+    said = {name: getattr(options, name, None) for name in (*_SETTINGS, "guarantee")}
+    settings = {name: value for name, value in said.items() if value is not None}
     if hasattr(options, "calibration"):
-        instead = {"calibration": calibration(options), "guarantee": getattr(options, "guarantee", None)} | instead
-    return NLIReranker(
-        load_model(options),
-        direction=options.direction,
-        combine=options.combine,
-        score=options.score,
-        normalize=options.normalize,
-        template=options.template or "auto",
-        window=options.window,
-        pool=options.pool,
-        **instead,
-    )
+        settings["calibration"] = calibration(options)
+    return NLIReranker(load_model(options), **settings | instead)
 
 
 def add_languages(command: argparse.ArgumentParser) -> None:

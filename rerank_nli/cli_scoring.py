@@ -26,7 +26,8 @@ _SETTINGS = ("model", *LOADING, "direction", "combine", "score", "window", "pool
 _ABOUT = """\
 Score the rows of a file: they come out in their order, with all their columns and with entailment, neutral,
 contradiction and, where there is a query, score. Finished parts are kept in a folder beside OUT until OUT is whole, so
-the same command goes on where it was killed.
+the same command goes on where it was killed. What a reranker can be told (direction, score, template …) acts on
+queries: a premise and its hypothesis are scored as they are.
 """
 
 
@@ -51,7 +52,7 @@ def add_score(command: argparse.ArgumentParser) -> None:
     command.add_argument("--processes", type=int, help="that score, with a share of the cores each; --ray: actors")
     command.add_argument("--ray", metavar="ADDRESS", help='score on a Ray cluster: "auto", "local" or HOST:PORT')
     add_model(command)
-    add_settings(command)
+    add_settings(command, without=("normalize",))
     add_calibration(command)
     command.set_defaults(run=_score)
 

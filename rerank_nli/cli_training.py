@@ -85,7 +85,7 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--plot", type=Path, help="also save the reliability diagram as .svg or .png")
     command.add_argument("--json", action="store_true")
     add_model(command)
-    add_settings(command)
+    add_settings(command, without=("normalize",))
     command.set_defaults(run=_calibrate)
 
 

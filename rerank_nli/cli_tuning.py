@@ -69,7 +69,7 @@ def add_guarantee(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=int, default=0, help="of the draw of one passage for each query")
     command.add_argument("--json", action="store_true", help="print what the file holds")
     add_model(command)
-    add_settings(command)
+    add_settings(command, without=("normalize",))
     command.set_defaults(run=_guarantee)
 
 

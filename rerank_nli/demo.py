@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rerank_nli.encoders import encoder, unit_vectors
 from rerank_nli.errors import InputError, ModelNotFoundError, counted, require
+from rerank_nli.rows import read_rows
 from rerank_nli.scores import KINDS
 
 if TYPE_CHECKING:
@@ -81,22 +79,12 @@ def _text(path: Path) -> str:
 
 
 def _json_lines(path: Path) -> list[Passage]:
-    passages, number = [], 0
-    opened = gzip.open if path.suffix == ".gz" else Path.open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    passages.append(_json_passage(json.loads(line), number))
-    except (ValueError, RecursionError, OSError, EOFError, zlib.error) as error:
-        message = f"{path}, line {number}: cannot be read as JSON lines ({error})"
-        raise InputError(message) from error
-    return passages
+    return [_json_passage(path, number, row) for number, row in read_rows(path)]
 
 
-def _json_passage(row: Any, number: int) -> Passage:  # noqa: ANN401
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        message = f'expected an object with a "text", got {row!r:.80}'
+def _json_passage(path: Path, number: int, row: dict[str, Any]) -> Passage:
+    if not isinstance(row.get("text"), str):
+        message = f'{path}, row {number}: expected an object with a "text", got {row!r:.80}'
         raise InputError(message)
     found = next((row[name] for name in ("_id", "id") if row.get(name) is not None), number)
     return Passage(str(found), f"{row['title']}\n\n{row['text']}" if row.get("title") else row["text"])

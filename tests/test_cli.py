@@ -125,7 +125,13 @@ def test_bad_input_is_one_line(
     assert says in err
 
 
-@pytest.mark.parametrize("line", ["[1]", "{}", "nonsense", '{"query": "x"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("[1]", "{}", "nonsense", '{"query": "x"}'),
+        *('{"query": "x", "passages": ["y", null]}', '{"query": " ", "passages": ["y"]}'),
+    ],
+)
 def test_a_bad_record_names_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str) -> None:
     """What came before a bad record is printed; the error names the record's line."""
     file = tmp_path / "records.jsonl"
@@ -270,6 +276,7 @@ def test_a_lone_surrogate_comes_out_as_json() -> None:
         (["rank", "--query", "x"], b'{"id": "no text"}\n', "line 1"),
         (["rank", "--query", "x"], b'{"text": "broken\n', "line 1"),
         (["predict"], b"[" * 100_000, "line 1"),
+        (["predict"], b'\n{"premise": "x"}\n', "line 2: pair 2 must be"),
         (["demo", "--top-k", "0"], b"", "top_k=0"),
         (["rank", "--query", "x", "--threads", "-3"], b"y\n", "threads=-3"),
         (["rank", "--query", "x", "--revision", "main"], b"y\n", "revision='main'"),
@@ -304,6 +311,25 @@ def test_a_two_label_model_prints_json(
     pairs.write_text('{"premise": "A cat.", "hypothesis": "A cat."}\n', encoding="utf-8")
     status, out, _ = run(capsys, "predict", "--model", str(folder), "--output", "array", str(pairs))
     assert (status, json.loads(out)[1:]) == (0, [None, None])
+
+
+@pytest.mark.parametrize("option", ["--direction", "--combine", "--score", "--normalize", "--pool", "--calibration"])
+def test_a_verdict_takes_no_option_that_it_ignores(capsys: pytest.CaptureFixture[str], option: str) -> None:
+    """What has no part in a verdict is refused by `verify` and `check`."""
+    for verb, name in (("verify", "--claim"), ("check", "--answer")):
+        with pytest.raises(SystemExit, match="2"):
+            main([verb, name, "x", option, "max"])
+        assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+
+
+def test_doctor_passes_over_a_damaged_installation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A distribution without metadata, as a broken installation leaves it, is no concern of `doctor`."""
+    (tmp_path / "broken-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    status, out, _ = run(capsys, "doctor")
+    assert (status, "  numpy " in out) == (0, True)
 
 
 def test_doctor_finds_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:

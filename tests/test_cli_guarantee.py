@@ -113,22 +113,18 @@ def test_a_promise_for_other_settings(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "kind" in err
 
 
-def test_join_and_no_calibration(capsys: pytest.CaptureFixture[str], passages: Path) -> None:
-    """`--join 2` and `--calibration none` are those of the Python API."""
+def test_join(capsys: pytest.CaptureFixture[str], passages: Path) -> None:
+    """`--join 2` is that of the Python API."""
     claim = "The boat is red and lies at the quay."
-    status, out, _ = run(
-        capsys,
-        "verify",
-        "--json",
-        "--join",
-        "2",
-        "--calibration",
-        "none",
-        "--threshold",
-        "0.9",
-        "--claim",
-        claim,
-        passages,
-    )
-    expected = NLIReranker(calibration=None).verify(claim, PASSAGES, 0.9, join=2)
+    options = ("--json", "--join", "2", "--threshold", "0.9", "--claim", claim)
+    status, out, _ = run(capsys, "verify", *options, passages)
+    expected = NLIReranker().verify(claim, PASSAGES, 0.9, join=2)
+    assert (status, json.loads(out)) == (0, expected.to_dict())
+
+
+def test_no_calibration(capsys: pytest.CaptureFixture[str], passages: Path) -> None:
+    """`--calibration none` is None in the Python API."""
+    claim = "The boat is red."
+    status, out, _ = run(capsys, "rank", "--json", "--calibration", "none", "--query", claim, passages)
+    expected = NLIReranker(calibration=None).rank(claim, PASSAGES)
     assert (status, json.loads(out)) == (0, expected.to_dict())
