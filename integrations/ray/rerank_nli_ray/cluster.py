@@ -32,12 +32,13 @@ def on_cluster(
 
     Args:
         address: of the cluster: "auto" finds the one of this machine, "local" starts one for the time being.
-        actors: each with a model; None is as many as the cluster has room for.
+        actors: each with a model; None is as many as the nodes of the cluster have room for. Those that find no room
+            are done without.
         **settings: of `NLIScorer`; `threads` is also the CPUs of each actor, 1 if None, and a `device` that begins with
             "cuda" asks for a GPU.
 
     Raises:
-        InputError: what an actor refuses; an address that is none.
+        InputError: what an actor refuses, at its start too; an address that is none.
         ConnectionError: there is no such cluster.
         ChildProcessError: actors were lost again and again.
     """
@@ -47,7 +48,7 @@ def on_cluster(
         ours = not ray.is_initialized()
         if ours:
             try:
-                ray.init(None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
+                ray.init(address, log_to_driver=False, logging_level="ERROR")
             except ValueError as error:
                 message = f"Ray cannot use the address {address!r}: {error}"
                 raise InputError(message) from error
@@ -55,10 +56,14 @@ def on_cluster(
         start = functools.partial(
             ray.remote(NLIScorer).options(num_cpus=cpus, num_gpus=gpus, **lives).remote, **settings
         )
-        pool = [start() for _ in range(actors or _room(cpus, gpus))]
+        pool: list[Any] = []
         try:
+            pool += (start() for _ in range(actors or _room(cpus, gpus)))
             yield from _scored(pool, parts)
         except RayActorError as error:
+            if error.actor_init_failed:
+                message = f"an actor cannot start: {str(error).strip().splitlines()[-1]}"
+                raise InputError(message) from error
             message = f"actors were lost {_LIVES} times over ({error}): what is scored is kept, run the same again"
             raise ChildProcessError(message) from error
         finally:
@@ -71,29 +76,34 @@ def on_cluster(
 
 
 def _scored(pool: list[Any], parts: Iterable[Any]) -> Iterator[tuple[Any, dict[str, list[Any]]]]:
-    free = deque(pool * _AHEAD)
-    running: dict[Any, tuple[Any, Any]] = {}  # what is awaited: the part, and its actor
+    free: deque[Any] = deque()
+    # what is awaited: a part and its actor, or that an actor stands, which on a full cluster it never may
+    running: dict[Any, tuple[Any, Any]] = {actor.__ray_ready__.remote(): (None, actor) for actor in pool}
     for part in parts:
-        if not free:
-            yield _next(running, free)
+        while not free:
+            yield from _next(running, free)
         actor = free.popleft()
         running[actor.scores.remote(part.columns)] = part, actor
-    while running:
-        yield _next(running, free)
+    while any(part is not None for part, _ in running.values()):
+        yield from _next(running, free)
 
 
-def _next(running: dict[Any, tuple[Any, Any]], free: deque[Any]) -> tuple[Any, dict[str, list[Any]]]:
+def _next(running: dict[Any, tuple[Any, Any]], free: deque[Any]) -> Iterator[tuple[Any, dict[str, list[Any]]]]:
+    """Wait for one of them; the part that it was, with its scores."""
     (ready,), _ = ray.wait(list(running), num_returns=1)
     part, actor = running.pop(ready)
-    free.append(actor)
     try:
-        return part, ray.get(ready)
+        scores = ray.get(ready)
     except RayTaskError as error:
         message = f"rows {part.first + 1} to {part.end}: {error.cause}"
         raise InputError(message) from error
+    free.extend([actor] * (_AHEAD if part is None else 1))
+    if part is not None:
+        yield part, scores
 
 
 def _room(cpus: int, gpus: int) -> int:
-    """Actors that a cluster holds at once, at least one."""
-    has = ray.cluster_resources()
-    return max(1, int(has.get("GPU", 0) // gpus if gpus else has.get("CPU", 0) // cpus))
+    """Actors that the nodes of a cluster hold at once, at least one."""
+    name, each = ("GPU", gpus) if gpus else ("CPU", cpus)
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return max(1, sum(int(has.get(name, 0) // each) for has in nodes))

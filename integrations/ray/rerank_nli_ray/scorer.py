@@ -21,8 +21,8 @@ class NLIScorer:
 
     A batch has the columns "premise" and "hypothesis" (or the names that NLI data has for them), "query" and "passage",
     or "query" and "passages", a list in each row. It comes back as it was, with "entailment", "neutral" and
-    "contradiction" and, with a query, "score". In "numpy" and "pandas" batches NaN is what a model of two labels does
-    not tell.
+    "contradiction" and, with a query, "score". What a model of two labels does not tell is NaN in "numpy" and "pandas"
+    batches, and null in "pyarrow" ones.
 
     Args:
         model: "mini" (the bundled one), a folder that every node has, a Hub id, or an Engine that pickles.
@@ -69,12 +69,14 @@ class NLIScorer:
         """The batch with its new columns: a dict of arrays, a DataFrame or a pyarrow table."""
         new = self.scores(batch)
         if hasattr(batch, "append_column"):
+            import pyarrow as pa  # the batch is one of its tables
+
             for name, column in new.items():
-                batch = batch.append_column(name, [column])
+                kind = pa.list_(pa.float64()) if _of_lists(column) else pa.float64()
+                batch = batch.append_column(name, pa.array(column, kind))
             return batch
-        if hasattr(batch, "assign"):
-            return batch.assign(**new)
-        return {**batch, **{name: _array(column) for name, column in new.items()}}
+        arrays = {name: _array(column) for name, column in new.items()}
+        return batch.assign(**arrays) if hasattr(batch, "assign") else {**batch, **arrays}
 
     def scores(self, batch: Any) -> dict[str, list[Any]]:  # noqa: ANN401
         """The new columns alone, as lists."""
@@ -83,11 +85,15 @@ class NLIScorer:
 
 def _array(column: list[Any]) -> Any:  # noqa: ANN401
     """Numbers as (n,), lists of them as n arrays of their own lengths."""
-    if not any(isinstance(value, list) for value in column):
+    if not _of_lists(column):
         return np.array(column, dtype=np.float64)
     lists = np.empty(len(column), dtype=object)
     lists[:] = [np.array(value, dtype=np.float64) for value in column]
     return lists
+
+
+def _of_lists(column: list[Any]) -> bool:
+    return any(isinstance(value, list) for value in column)
 
 
 def _threads() -> int | None:

@@ -108,6 +108,18 @@ def test_a_file_is_whole_though_an_actor_is_killed(cluster: str, first: Path, tm
     assert there.read_bytes() == here.read_bytes()
 
 
+def test_actors_that_find_no_room_are_done_without(cluster: str, tmp_path: Path) -> None:
+    """With more actors asked for than the cluster has room for, those that stand score all."""
+    source = tmp_path / "rows.jsonl"
+    rows = ({"premise": "p" * (i % 17), "hypothesis": f"h {i}"} for i in range(9_000))
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    reranker = NLIReranker(lengths(), cache_size=0)
+    with ThreadPoolExecutor(1) as thread:
+        spread = on_cluster(cluster, 6, model=lengths())
+        written = thread.submit(score_file, source, tmp_path / "out.jsonl", reranker, spread=spread)
+        assert written.result(WAIT) == 9_000
+
+
 def test_the_command_scores_on_a_cluster(cluster: str, tmp_path: Path) -> None:
     """`rerank-nli score --ray ADDRESS` writes what it writes without, on the bundled model."""
     program = Path(sys.executable).parent / "rerank-nli"
@@ -141,7 +153,7 @@ def test_what_an_actor_refuses_is_told(cluster: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"rows 1 to 1: .* not finite"):
         score_file(source, tmp_path / "out.jsonl", reranker, spread=on_cluster(cluster, 1, model=broken))
     other = on_cluster(cluster, 1, model=lengths(), fingerprint="another")
-    with pytest.raises(ChildProcessError, match="the weights here are"):
+    with pytest.raises(InputError, match=r"an actor cannot start: .*the weights here are"):
         score_file(source, tmp_path / "out.jsonl", reranker, spread=other)
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -201,12 +213,21 @@ def test_queries_and_the_settings_of_a_reranker() -> None:
     assert scored["score"][0] > scored["score"][1]
 
 
+def test_lists_of_nothing_have_the_kind_of_others() -> None:
+    """A table whose queries have no passages gains lists of numbers, as other parts of its dataset do."""
+    table = NLIScorer(lengths())(pa.table({"query": ["a"], "passages": pa.array([[]], pa.list_(pa.string()))}))
+    assert table.schema.field("score").type == pa.list_(pa.float64())
+
+
 def test_two_labels_are_nan() -> None:
     """Of a model of two labels, neutral and contradiction are NaN in arrays and null in a pyarrow table."""
     engine = FunctionEngine(lambda pairs: np.zeros((len(pairs), 2)), ["not_entailment", "entailment"])
     scorer = NLIScorer(engine)
     assert np.isnan(scorer(PAIRS)["neutral"]).all()
-    assert scorer(pa.table(PAIRS))["contradiction"].null_count == 3
+    assert scorer(pd.DataFrame(PAIRS))["neutral"].dtype == np.float64
+    table = scorer(pa.table(PAIRS))
+    assert table["contradiction"].null_count == 3
+    assert table.schema.field("contradiction").type == pa.float64()
 
 
 @pytest.mark.parametrize(
