@@ -111,8 +111,14 @@ class FunctionEngine:
         Raises:
             InputTypeError: it is not one row of C numbers for each pair.
         """
-        rows = np.asarray(self.fn([(a.text, b.text) for a, b in pairs]), dtype=np.float32)
-        expected = (len(pairs), len(self.labels.names))
+        returned, expected = self.fn([(a.text, b.text) for a, b in pairs]), (len(pairs), len(self.labels.names))
+        try:
+            rows = np.asarray(returned, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            message = (
+                f"the function returned no array of numbers for {expected[0]} pairs ({error}): expected {expected}"
+            )
+            raise InputTypeError(message) from error
         if rows.shape != expected:
             message = f"the function returned shape {rows.shape} for {expected[0]} pairs: expected {expected}"
             raise InputTypeError(message)

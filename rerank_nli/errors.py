@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "QueryTooLongError",
     "RerankNLIError",
     "counted",
+    "is_number",
     "one_of",
     "require",
 ]
@@ -114,6 +115,18 @@ def counted(what: str, value: object, least: int = 1, most: float = math.inf) ->
         message = f"{what}={value!r}: expected a whole number from {least}{f' to {most}' if most < math.inf else ''}"
         raise InputError(message)
     return int(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite real number, of Python's or numpy's, and no bool.
+
+    >>> [is_number(value) for value in (0.5, 1, True, "1", float("nan"), 10**400)]
+    [True, True, False, False, False, False]
+    """
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 def one_of(what: str, value: object, valid: Iterable[object]) -> None:

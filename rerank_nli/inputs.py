@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import InputError, InputTypeError, counted
+from rerank_nli.errors import InputError, InputTypeError, counted, is_number
 from rerank_nli.fusion import Fusion
 from rerank_nli.scores import FUSIONS
 
@@ -65,6 +65,7 @@ def query_and_passages(query: Any, passages: Any) -> tuple[Any, Any]:  # noqa: A
 def listed(what: str, values: Any) -> list[Any]:  # noqa: ANN401
     """Several of something as a list: a text, a mapping or a table is one thing, and refused."""
     one = isinstance(values, str | bytes | Mapping) or hasattr(values, "columns")  # a DataFrame iterates over columns
+    one = one or getattr(values, "shape", None) == ()
     if one or not isinstance(values, Iterable):
         message = f"{what} must be a list of them, got {values!r:.80}"
         raise InputTypeError(message)
@@ -135,8 +136,7 @@ def limits(depth: int | None, budget_ms: float | None) -> tuple[int | None, floa
         depth = counted("depth", depth)
     if budget_ms is None:
         return depth, None
-    number = isinstance(budget_ms, int | float | np.number) and not isinstance(budget_ms, bool)
-    if not number or not 0 < budget_ms < np.inf:
+    if not is_number(budget_ms) or budget_ms <= 0:
         message = f"budget_ms={budget_ms!r}: expected milliseconds, a number above 0"
         raise InputError(message)
     return depth, float(budget_ms) / 1000
@@ -160,7 +160,7 @@ def retrieval(
         if scores is None:
             message = f"fuse={fuse!r:.40} needs retrieval_scores, one for each passage"
             raise InputError(message)
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number) or not 0 <= alpha <= 1:
+        if not is_number(alpha) or not 0 <= alpha <= 1:
             message = f"alpha={alpha!r}: expected a number in 0..1, the weight of the score against the retriever's"
             raise InputError(message)
     if scores is None:
@@ -170,7 +170,7 @@ def retrieval(
         message = f"{len(values)} retrieval_scores, but {wanted} passages: give one score for each passage"
         raise InputError(message)
     for index, score in enumerate(values):
-        if isinstance(score, bool) or not isinstance(score, int | float | np.number) or not np.isfinite(score):
+        if not is_number(score):
             message = f"retrieval score {index} must be a finite number, got {score!r}"
             raise InputError(message)
     return np.array(values, dtype=np.float64)
@@ -188,8 +188,7 @@ def weights(given: Iterable[float] | None, wanted: int) -> FloatArray:
         message = f"{len(values)} weights, but {wanted} premises: give one weight for each premise"
         raise InputError(message)
     for index, weight in enumerate(values):
-        number = isinstance(weight, int | float | np.number) and not isinstance(weight, bool)
-        if not number or not np.isfinite(weight) or weight < 0:
+        if not is_number(weight) or weight < 0:
             message = f"weight {index} must be a finite number that is at least 0, got {weight!r}"
             raise InputError(message)
     w = np.array(values, dtype=np.float64)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from rerank_nli.errors import InputError, InputTypeError
+from rerank_nli.errors import InputError, InputTypeError, is_number
 from rerank_nli.inputs import listed, texts
 from rerank_nli.label_sets import label_sets, require_known
 
@@ -142,8 +140,7 @@ def _templates(template: Any) -> list[str]:  # noqa: ANN401
 
 
 def _threshold(what: str, value: Any) -> float:  # noqa: ANN401
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
-    if not number or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         message = f"{what} {value!r}: expected a number in 0..1"
         raise InputError(message)
     return float(value)

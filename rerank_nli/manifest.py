@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from rerank_nli.errors import DamagedModelError, InputError, counted
+from rerank_nli.errors import DamagedModelError, InputError, counted, is_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +60,7 @@ class Manifest:
         counted("max_length", self.max_length)
         if self.window is not None:
             counted("window", self.window, most=self.max_length)
-        if not isinstance(self.temperature, int | float) or not 0 < self.temperature < math.inf:
+        if not is_number(self.temperature) or self.temperature <= 0:
             message = f"temperature={self.temperature!r}: expected a number above 0"
             raise InputError(message)
         codes = self.languages

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rerank_nli import inputs
-from rerank_nli.errors import InputError, require
+from rerank_nli.errors import InputError, is_number, require
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT
 from rerank_nli.ranking import named
 
@@ -29,7 +29,7 @@ def check_abstention(least: float | None, output: str) -> float | None:
     """The probability below which no label is given, if it is one and the output has labels."""
     if least is None:
         return None
-    if isinstance(least, bool) or not isinstance(least, int | float | np.number) or not 0 <= least <= 1:
+    if not is_number(least) or not 0 <= least <= 1:
         message = f"abstain_below={least!r}: expected a probability in 0..1"
         raise InputError(message)
     if output in ("array", "logits"):

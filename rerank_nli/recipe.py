@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from rerank_nli.errors import InputError, counted
+from rerank_nli.errors import InputError, counted, is_number
 from rerank_nli.examples import WIDTHS
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT
 
@@ -84,7 +84,6 @@ class Recipe:
 
 
 def _require(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not max(above, -1e-9) < float(value) < below:  # type: ignore[arg-type]
+    if not is_number(value) or not max(above, -1e-9) < float(value) < below:  # type: ignore[arg-type]
         message = f"{name}={value!r}: expected a number {'above' if above == 0 else 'from'} 0"
         raise InputError(message + (f" and below {below:g}" if below < math.inf else ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import InputError
+from rerank_nli.errors import InputError, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,8 +120,7 @@ def check_threshold(threshold: float, kind: str) -> float:
         InputError: not a finite number, or out of range.
     """
     low, high = KINDS[kind].low, KINDS[kind].high
-    number = isinstance(threshold, int | float | np.number) and not isinstance(threshold, bool)
-    if not number or not np.isfinite(threshold) or not low <= threshold <= high:
+    if not is_number(threshold) or not low <= threshold <= high:
         allowed = "any finite number" if np.isinf(high) else f"a number in {low:g}..{high:g}"
         message = f"threshold {threshold!r} cannot be compared with score={kind!r}: expected {allowed}"
         raise InputError(message)

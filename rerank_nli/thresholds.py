@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.errors import CalibrationError, InputError, require
+from rerank_nli.errors import CalibrationError, InputError, is_number, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ _SHARES = ("precision", "recall")
 
 def is_share(value: object) -> bool:
     """Whether something is a number above 0 and at most 1."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(0 < value <= 1)
+    return is_number(value) and 0 < value <= 1  # type: ignore[operator]
 
 
 def check_aim(aim: Aim) -> None:

@@ -317,6 +317,7 @@ def test_a_threshold_out_of_range_is_refused(score: str, threshold: Any, allowed
         ([1.0, None], "retrieval score 1 must be a finite number, got None"),
         ([1.0, "2"], "retrieval score 1 must be a finite number, got '2'"),
         ([[1.0], [2.0]], "retrieval score 0 must be a finite number"),
+        ([1.0, 10**400], "retrieval score 1 must be a finite number, got 1000"),
     ],
 )
 @pytest.mark.parametrize("fuse", [None, "linear"])

@@ -239,6 +239,13 @@ def test_function_of_another_shape(returned: Any) -> None:
         batch_logits(FunctionEngine(lambda _: returned), PAIRS[:2])
 
 
+@pytest.mark.parametrize("returned", [[[0.0, 1.0], [0.0]], [{"entailment": 1.0}] * 2, [["a", "b", "c"]] * 2])
+def test_function_of_no_numbers(returned: Any) -> None:
+    """A function that returns no array of numbers is an error that states what was expected."""
+    with pytest.raises(InputTypeError, match=r"returned no array of numbers for 2 pairs .*: expected \(2, 3\)"):
+        batch_logits(FunctionEngine(lambda _: returned), PAIRS[:2])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
