@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
     from rerank_nli.windows import IntArray, Tokens
 
-__all__ = ["BUNDLED", "ONNX_DTYPES", "OnnxEngine", "rounds_by_batch", "weights_beside"]
+__all__ = ["BUNDLED", "INPUTS", "ONNX_DTYPES", "OnnxEngine", "rounds_by_batch", "weights_beside"]
 
 BUNDLED = Path(__file__).parent / "mini" / "nli"
 ONNX_DTYPES = ("auto", "fp32", "int8")
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _BY_BATCH = b"DynamicQuantize"  # begins the names of operators with one scale for all activations of a batch
 _BESIDE = rb"\x0a\x08location\x12([\x00-\x7f])"  # protobuf: a tensor's weights are in another file, its name's length
 
@@ -131,10 +131,10 @@ class OnnxEngine(FolderEngine):
         outputs = {output.name: output.shape for output in session.get_outputs()}
         self._output = "logits" if "logits" in outputs else next(iter(outputs))
         shape = outputs[self._output]
-        if (shape and len(shape) != 2) or not set(inputs) <= set(_INPUTS):  # noqa: PLR2004 - (m, C)
+        if (shape and len(shape) != 2) or not set(inputs) <= set(INPUTS):  # noqa: PLR2004 - (m, C)
             message = (
                 f"{self.file} is no sequence classifier: it takes {inputs} and gives {outputs}; "
-                f"use a graph that takes some of {list(_INPUTS)} and gives logits (pairs, labels)"
+                f"use a graph that takes some of {list(INPUTS)} and gives logits (pairs, labels)"
             )
             raise InputError(message)
         if shape and isinstance(shape[-1], int):  # a graph may leave it open

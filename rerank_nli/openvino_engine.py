@@ -16,7 +16,7 @@ from rerank_nli.engines import FolderEngine
 from rerank_nli.errors import DamagedModelError, InputError, one_of, require
 from rerank_nli.files import ONNX, OPENVINO, find, folder_of
 from rerank_nli.manifest import sha256
-from rerank_nli.onnx_engine import rounds_by_batch, weights_beside
+from rerank_nli.onnx_engine import INPUTS, rounds_by_batch, weights_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,14 +104,13 @@ class OpenVinoEngine(FolderEngine):
 
     def _require_classifier(self, compiled: Any) -> None:  # noqa: ANN401 - openvino is optional
         """Note the names of inputs and logits, and refuse a graph without such."""
-        known = ("input_ids", "attention_mask", "token_type_ids")
-        self._inputs = [name for wanted in compiled.inputs for name in wanted.get_names() if name in known]
+        self._inputs = [name for wanted in compiled.inputs for name in wanted.get_names() if name in INPUTS]
         outputs = [output for output in compiled.outputs if "logits" in output.get_names()] or compiled.outputs[:1]
         shape = outputs[0].get_partial_shape()
         if len(self._inputs) != len(compiled.inputs) or shape.rank.is_dynamic or len(shape) != 2:  # noqa: PLR2004
             message = (
-                f"{self.file} is no sequence classifier: use a graph that takes some of {list(known)} and gives logits "
-                f"(pairs, labels), not {[str(output) for output in compiled.outputs]}"
+                f"{self.file} is no sequence classifier: use a graph that takes some of {list(INPUTS)} and gives "
+                f"logits (pairs, labels), not {[str(output) for output in compiled.outputs]}"
             )
             raise InputError(message)
         self._output = compiled.outputs.index(outputs[0])
