@@ -1,5 +1,5 @@
 # make demo   the point of it, on one screen        make test   the tests
-# make check  what CI runs beside the tests          make figures DIR=…  every figure in the README and docs
+# make check  what CI runs beside the tests          make figures DIR=…  the figures of accuracy and evidence
 PYTHON ?= python3
 ifeq ($(OS),Windows_NT)
   BIN := .venv/Scripts
@@ -22,7 +22,7 @@ SETS := mnli_dev_matched snli_dev qnli_dev fever_symmetric_dev healthver_dev
 	$(PIP) --editable '.[demo]'
 	@echo demo > $@
 
-# torch first and alone, at the pinned version: a CPU build is taken where one is at hand
+# torch first and alone, at the pinned version: so that a CPU build is taken where the index has one
 .venv/dev.done: .venv/demo.done constraints-dev.txt requirements-dev.txt $(ADAPTERS:%=integrations/%/pyproject.toml)
 	$(PIP) --constraint constraints-dev.txt torch
 	$(PIP) --constraint constraints-dev.txt --editable '.[demo,eval,export,lang,openvino,serve,torch,train]' --requirement requirements-dev.txt

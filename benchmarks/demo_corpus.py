@@ -75,9 +75,10 @@ def main() -> None:
                 count("lookalikes retrieved") - count("lookalikes kept"), count("lookalikes retrieved")
             ),
             "unrelated passages kept": count("others kept"),
-            "refuted, where nothing supports": share(
-                sum(row["verdict"] == "refuted" for row in unsupported), len(unsupported)
-            ),
+            **{
+                f"refuted, {which}": share(sum(row["verdict"] == "refuted" for row in some), len(some))
+                for which, some in (("where nothing supports", unsupported), ("though a passage supports", able))
+            },
         }
     RESULT.write_text(
         json.dumps({"fingerprint": reranker.engine.fingerprint, "summary": summary, "queries": rows}, indent=1) + "\n",

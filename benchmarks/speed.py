@@ -76,7 +76,7 @@ HELD = ", AVX2"
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 ALONE = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "NNCF_CI": "1", "CI": "true"}  # the last two: no reports
 INSTALL = ("-m", "pip", "install", "--quiet", "--constraint", str(HERE.parent / "constraints-dev.txt"))
-VENVS = {  # torch first and alone: a CPU build is taken where one is at hand
+VENVS = {  # torch first and alone: so that a CPU build is taken where the index has one
     "optimum": (["torch"], ["sentence-transformers[onnx,openvino]>=5.7,<6", "transformers>=4.57,<5", "rerankers"]),
     "onnx": (["flashrank", "fastembed"],),
 }

@@ -36,6 +36,21 @@ if TYPE_CHECKING:
 __all__ = ["add_calibrate", "add_evaluate", "add_train"]
 
 _FIGURES = ("accuracy", "macro_f1", "auroc", "ece")
+_RECIPE = {  # what numbers of a recipe are, in a line
+    "epochs": "passes over the pairs; the last may be a part of one",
+    "rate": "highest learning rate, that of the head",
+    "layer_decay": "what the rate is multiplied by from each layer to the one below it",
+    "frozen": "layers, from the lowest, that stay as they are",
+    "batch_tokens": "tokens of a batch, padding included",
+    "longest": "most tokens of a pair; longer ones are left out",
+    "dropout": "everywhere but among the probabilities of attention",
+    "smoothing": "share of the loss that asks for all outputs alike",
+    "teacher": "share of a labelled pair's loss that asks for the probabilities that `score` added",
+    "average": "weight of the past in the running average of the weights, which is what is kept",
+    "warmup": "share of the steps over which the rate rises",
+    "weight_decay": "of matrices",
+    "seed": "of the order, the head and the dropout",
+}
 _DATA = "pairs: .jsonl or .csv, also with .gz, or .parquet"
 
 
@@ -57,8 +72,8 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--class-weights", nargs="*", default=[], metavar="LABEL=WEIGHT")
     for field in fields(Recipe):
         if field.name not in ("mix", "class_weights"):
-            kind = int if isinstance(field.default, int) else float
-            command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+            kind, what = int if isinstance(field.default, int) else float, f"{_RECIPE[field.name]} (%(default)s)"
+            command.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=what)
     command.set_defaults(run=_train)
 
 

@@ -35,7 +35,7 @@ class Engine(Protocol):
     """What the scorer needs of a model.
 
     Attributes:
-        name: "onnx", "torch" or "function".
+        name: "onnx", "openvino", "torch" or "function".
         labels: which output is which.
         max_length: most tokens of a pair, `special` included.
         special: special tokens of a pair.

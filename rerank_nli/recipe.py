@@ -14,15 +14,14 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train; the defaults are those of the bundled model.
+    """How to train; the defaults are those of the bundled model, but for epochs, rate and mix.
 
     Attributes:
         epochs: passes over the pairs; the last may be a part of one.
         rate: highest learning rate, that of the head; it rises over the first `warmup` share of steps, then falls
             in a straight line.
         layer_decay: what the rate is multiplied by from each layer to the one below it.
-        frozen: layers, from the lowest, that stay as they are, and the embeddings with them: half of the layers frozen
-            save a third of the time.
+        frozen: layers, from the lowest, that stay as they are, and the embeddings with them, which saves time.
         batch_tokens: in a batch, padding included: 4,096 are 42 pairs of 96 tokens, or 128 of 32.
         longest: most tokens of a pair; longer ones are left out, never cut.
         dropout: everywhere but among the probabilities of attention, with one mask for all tokens of a text.

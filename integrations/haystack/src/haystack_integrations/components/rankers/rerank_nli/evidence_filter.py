@@ -23,7 +23,7 @@ class EvidenceFilter(Judging):
     Args:
         model: "mini" (the bundled one), a folder or a Hub id.
         device: where to compute; None chooses.
-        engine: "auto", "onnx" or "torch".
+        engine: "auto", "onnx", "openvino" or "torch".
         labels: names of the model's outputs in order, where the checkpoint does not say.
         top_k: most documents to keep, the best of those that pass; None is all. That of `run` goes before it.
         threshold: in the range of the score kind; "auto" is that of the reranker's guarantee, or 0.5; None keeps all.

@@ -24,7 +24,7 @@ class NLIRanker(Judging):
     Args:
         model: "mini" (the bundled one), a folder or a Hub id.
         device: where to compute; None chooses.
-        engine: "auto", "onnx" or "torch".
+        engine: "auto", "onnx", "openvino" or "torch".
         labels: names of the model's outputs in order, where the checkpoint does not say.
         top_k: most documents to return; None is all. That of `run` goes before it.
         threshold: in the range of the score kind; None keeps all.
