@@ -151,8 +151,8 @@ def export_checked(
         calibrate_on = [(pair.premise, pair.hypothesis) for pair in pairs[::2]] if static else ()
         manifest = export(folder, bundle, form=form, labels=labels, card=card, calibrate_on=calibrate_on)
         source = TorchEngine(folder, labels, device="cpu", dtype="fp32")
-        made = load(bundle, device="cpu", dtype="int8" if form.startswith("int8") else "fp32")
-        found = agreement(source, made, held)  # no engine holds a file when the bundle moves
+        dtype = "int8" if form.startswith("int8") else "fp32"
+        found = agreement(source, load(bundle, device="cpu", dtype=dtype), held)  # none holds a file when it moves
         if not found.within(form, tolerance):
             message = f"{out} was not written: as {form!r} it differs from {model} by more than {tolerance:g}: {found}"
             raise ExportError(message)

@@ -200,6 +200,7 @@ def _verb(options: argparse.Namespace) -> int:
             show([options.statement, *given])
             print(json.dumps(result.to_dict(), ensure_ascii=False) if options.json else _SHOW[options.verb](result))
             return 0
+        call("x", [])  # refuses options that no line could be read with
         for number, line in _progress(_lines(options.file)):
             record = _object(number, line, name)
             passages = record.get("passages", record.get("candidates"))
@@ -234,11 +235,7 @@ def _predict(options: argparse.Namespace) -> int:
         def records() -> Iterator[tuple[str, str]]:
             for number, line in _progress(_lines(options.file)):
                 record = _object(number, line, "premise")
-                try:
-                    read = pair(number, record)
-                except InputTypeError as error:
-                    message = f"line {number}: {error}"
-                    raise InputTypeError(message) from error
+                read = pair(f"line {number}", record)
                 yield read
                 show(read)
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from numbers import Integral, Real
+from numbers import Integral, Rational, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ def is_number(value: object) -> bool:
     >>> [is_number(value) for value in (0.5, 1, True, "1", float("nan"), 10**400)]
     [True, True, False, False, False, False]
     """
+    fraction = isinstance(value, Rational) and not isinstance(value, Integral)  # which numpy does not compute with
     try:
-        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, Real) and not isinstance(value, bool) and not fraction and math.isfinite(value)
     except OverflowError:  # a whole number beyond what a float holds
         return False
 

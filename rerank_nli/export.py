@@ -131,7 +131,8 @@ def export(
 
 def _name(folder: Path) -> str:
     """Of a folder, or of the Hub's model whose snapshot it is: that is called by its revision."""
-    return folder.parents[1].name.rpartition("--")[2] if folder.parent.name == "snapshots" else folder.name
+    cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
+    return folder.parents[1].name.rpartition("--")[2] if cached else folder.name
 
 
 def require_absent(out: Path) -> None:

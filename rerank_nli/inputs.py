@@ -111,15 +111,13 @@ def text_and_id(which: str, passage: Any) -> tuple[str, Any]:  # noqa: ANN401
     return text, found
 
 
-def pair(index: int, pair: Any) -> tuple[str, str]:  # noqa: ANN401
+def pair(which: str, pair: Any) -> tuple[str, str]:  # noqa: ANN401
     """Premise and hypothesis of a pair in either of its forms."""
     if isinstance(pair, Mapping):
         pair = (pair.get("premise"), pair.get("hypothesis"))
     whole = isinstance(pair, tuple | list | np.ndarray) and len(pair) == 2  # noqa: PLR2004
     if not whole or not all(isinstance(text, str) for text in pair):
-        message = (
-            f"pair {index} must be (premise, hypothesis) or a mapping with those keys, texts both; got {pair!r:.80}"
-        )
+        message = f"{which} must be (premise, hypothesis) or a mapping with those keys, texts both; got {pair!r:.80}"
         raise InputTypeError(message)
     return pair[0], pair[1]
 

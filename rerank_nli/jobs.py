@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -144,7 +145,12 @@ def _require_free(out: Path) -> None:
 def _look(source: Path, out: Path, reranker: NLIReranker, chosen: Mapping[str, str] | None, prefix: str) -> _Look:
     """Read all rows, and refuse what could not be scored or written: not after days of work."""
     table, to_table = (form_of(path) == ".parquet" for path in (source, out))
-    written = as_cell if form_of(out) == ".csv" else as_json
+    written = as_cell if form_of(out) == ".csv" else as_json if table and not to_table else None
+
+    @lru_cache(_PAIRS)  # neighbours often share one
+    def require_rankable(query: str) -> None:
+        reranker.rank(query, [])
+
     schema = schema_of(source) if table and to_table else None
     roles: dict[str, str] = {}
     names: dict[str, None] = {}
@@ -157,12 +163,12 @@ def _look(source: Path, out: Path, reranker: NLIReranker, chosen: Mapping[str, s
                 roles = roles or columns_of(row, chosen)
                 asked = _asked(row, roles)
                 if "query" in asked:
-                    reranker.rank(asked["query"], [])  # refuses what it could not rank passages by
+                    require_rankable(asked["query"])
                 else:
                     _require_room(asked["hypothesis"], reranker.engine)
                 require_new(row, [prefix + name for name in gained(roles)])
-                if not to_table:
-                    for value in row.values():
+                if written is not None:
+                    for value in (*row, *row.values()):
                         written(value)
             if to_table and not table:
                 number = f"{chunk[0][0]} to {chunk[-1][0]}"

@@ -60,7 +60,7 @@ class Manifest:
         counted("max_length", self.max_length)
         if self.window is not None:
             counted("window", self.window, most=self.max_length)
-        if not is_number(self.temperature) or self.temperature <= 0:
+        if not isinstance(self.temperature, int | float) or not is_number(self.temperature) or self.temperature <= 0:
             message = f"temperature={self.temperature!r}: expected a number above 0"
             raise InputError(message)
         codes = self.languages

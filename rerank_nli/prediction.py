@@ -58,7 +58,7 @@ def rows(scorer: Scorer, pairs: Sequence[tuple[str, str]], output: str, least: f
 
 def stream(scorer: Scorer, pairs: Iterator[Any], output: str, least: float | None) -> Iterator[Any]:
     """The rows of pairs that are read as they are needed."""
-    numbered = (inputs.pair(index, pair) for index, pair in enumerate(pairs))
+    numbered = (inputs.pair(f"pair {index}", pair) for index, pair in enumerate(pairs))
     for first in count(step=_CHUNK):
         chunk = list(islice(numbered, _CHUNK))
         if not chunk:

@@ -83,6 +83,6 @@ class Recipe:
 
 
 def _require(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
-    if not is_number(value) or not max(above, -1e-9) < float(value) < below:  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or not is_number(value) or not max(above, -1e-9) < float(value) < below:
         message = f"{name}={value!r}: expected a number {'above' if above == 0 else 'from'} 0"
         raise InputError(message + (f" and below {below:g}" if below < math.inf else ""))

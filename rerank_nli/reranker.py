@@ -322,7 +322,7 @@ class NLIReranker(Judging):
                 message = f"the frame has no column {missing}: it has {list(frame.columns)}"
                 raise InputError(message)
             pairs = zip(frame["premise"], frame["hypothesis"], strict=True)
-        read = [inputs.pair(index, pair) for index, pair in enumerate(inputs.listed("pairs", pairs))]
+        read = [inputs.pair(f"pair {index}", pair) for index, pair in enumerate(inputs.listed("pairs", pairs))]
         return prediction.rows(self._scorer, read, output, least)
 
     def embed(self, texts: Iterable[str], pool: str = "mean") -> FloatArray:

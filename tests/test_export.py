@@ -59,6 +59,16 @@ def test_others_may_read_a_bundle(int8: Path, exported: OnnxEngine, tmp_path: Pa
         assert {path.stat().st_mode for path in bundle.iterdir()} == {(tmp_path / "file").stat().st_mode}
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("models--org--some-nli/snapshots/0123456789", "some-nli"), ("run/snapshots/step500", "step500")],
+)
+def test_a_bundle_is_named_after_its_model(checkpoint: Path, tmp_path: Path, place: str, name: str) -> None:
+    """Without a card the name is the folder's or, in the Hub's cache, the model's."""
+    shutil.copytree(checkpoint, tmp_path / place)
+    assert export(tmp_path / place, tmp_path / "out", form="safetensors").name == name
+
+
 def test_no_file_names_a_place_on_this_machine(int8: Path, exported: OnnxEngine, checkpoint: Path) -> None:
     """No file of a bundle holds a path of the machine that it was made on."""
     own = [Path(rerank_nli.__file__).parent.parent, checkpoint, int8.parent, exported.folder.parent, sys.prefix]

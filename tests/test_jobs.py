@@ -412,6 +412,9 @@ def test_text_of_all_kinds(tmp_path: Path) -> None:
     assert [{name: row[name] for name in given[0]} for row in read(tmp_path / "out.jsonl")] == given
     score_file(write(tmp_path / "some.jsonl", given[:4]), tmp_path / "some.csv", scorer())
     assert [row["premise"] for row in read(tmp_path / "some.csv")] == texts[:4]
+    name = write(tmp_path / "name.jsonl", [given[0] | {"half \ud83d": 1}])
+    with pytest.raises(InputError, match=r"row 1: 'half \\ud83d' holds half of a surrogate pair.*: write .jsonl"):
+        score_file(name, tmp_path / "name.csv", scorer())
     with pytest.raises(InputError, match=r"row 5: 'half \\ud83d' holds half of a surrogate pair.*: write .jsonl"):
         score_file(source, tmp_path / "all.csv", scorer())
 

@@ -68,32 +68,33 @@ class NLIScorer:
     def __call__(self, batch: Any) -> Any:  # noqa: ANN401 - what came in, in its own kind
         """The batch with its new columns: a dict of arrays, a DataFrame or a pyarrow table."""
         new = self.scores(batch)
+        names = self.columns or getattr(batch, "column_names", None) or list(batch)
+        lists = f"{self.prefix}score" in new and "passages" in names
         if hasattr(batch, "append_column"):
             import pyarrow as pa  # the batch is one of its tables
 
+            kind = pa.list_(pa.float64()) if lists else pa.float64()
             for name, column in new.items():
-                kind = pa.list_(pa.float64()) if _of_lists(column) else pa.float64()
                 batch = batch.append_column(name, pa.array(column, kind))
             return batch
-        arrays = {name: _array(column) for name, column in new.items()}
-        return batch.assign(**arrays) if hasattr(batch, "assign") else {**batch, **arrays}
+        if not lists:
+            made: dict[str, Any] = {name: np.array(column, dtype=np.float64) for name, column in new.items()}
+        elif hasattr(batch, "assign"):  # of lists a dataset makes lists, of arrays tensors
+            made = {name: [np.array(row, dtype=np.float64).tolist() for row in column] for name, column in new.items()}
+        else:
+            made = {name: _arrays(column) for name, column in new.items()}
+        return batch.assign(**made) if hasattr(batch, "assign") else {**batch, **made}
 
     def scores(self, batch: Any) -> dict[str, list[Any]]:  # noqa: ANN401
         """The new columns alone, as lists."""
         return score_columns(self.reranker, batch, self.columns, self.prefix)
 
 
-def _array(column: list[Any]) -> Any:  # noqa: ANN401
-    """Numbers as (n,), lists of them as n arrays of their own lengths."""
-    if not _of_lists(column):
-        return np.array(column, dtype=np.float64)
+def _arrays(column: list[Any]) -> Any:  # noqa: ANN401
+    """(n,) arrays of their own lengths."""
     lists = np.empty(len(column), dtype=object)
     lists[:] = [np.array(value, dtype=np.float64) for value in column]
     return lists
-
-
-def _of_lists(column: list[Any]) -> bool:
-    return any(isinstance(value, list) for value in column)
 
 
 def _threads() -> int | None:

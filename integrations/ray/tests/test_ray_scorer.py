@@ -215,8 +215,12 @@ def test_queries_and_the_settings_of_a_reranker() -> None:
 
 def test_lists_of_nothing_have_the_kind_of_others() -> None:
     """A table whose queries have no passages gains lists of numbers, as other parts of its dataset do."""
-    table = NLIScorer(lengths())(pa.table({"query": ["a"], "passages": pa.array([[]], pa.list_(pa.string()))}))
-    assert table.schema.field("score").type == pa.list_(pa.float64())
+    for rows in (0, 1):
+        passages = pa.array([[]] * rows, pa.list_(pa.string()))
+        table = NLIScorer(lengths())(pa.table({"query": pa.array(["a"] * rows, pa.string()), "passages": passages}))
+        assert table.schema.field("score").type == pa.list_(pa.float64())
+    frame = NLIScorer(lengths())(pd.DataFrame({"query": ["a", "b"], "passages": [["c", "d"], ["e", "f"]]}))
+    assert [type(row) for row in frame["score"]] == [list, list]
 
 
 def test_two_labels_are_nan() -> None:
