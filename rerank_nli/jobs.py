@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
-    from rerank_nli.engines import Engine
     from rerank_nli.reranker import NLIReranker
     from rerank_nli.workers import Spread
 
@@ -146,11 +145,7 @@ def _look(source: Path, out: Path, reranker: NLIReranker, chosen: Mapping[str, s
     """Read all rows, and refuse what could not be scored or written: not after days of work."""
     table, to_table = (form_of(path) == ".parquet" for path in (source, out))
     written = as_cell if form_of(out) == ".csv" else as_json if table and not to_table else None
-
-    @lru_cache(_PAIRS)  # neighbours often share one
-    def require_rankable(query: str) -> None:
-        reranker.rank(query, [])
-
+    require_room = _room_of(reranker)
     schema = schema_of(source) if table and to_table else None
     roles: dict[str, str] = {}
     names: dict[str, None] = {}
@@ -162,10 +157,7 @@ def _look(source: Path, out: Path, reranker: NLIReranker, chosen: Mapping[str, s
             for number, row in chunk:  # noqa: B007 - the error names it
                 roles = roles or columns_of(row, chosen)
                 asked = _asked(row, roles)
-                if "query" in asked:
-                    require_rankable(asked["query"])
-                else:
-                    _require_room(asked["hypothesis"], reranker.engine)
+                require_room(asked)
                 require_new(row, [prefix + name for name in gained(roles)])
                 if written is not None:
                     for value in (*row, *row.values()):
@@ -202,11 +194,26 @@ def _asked(row: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     return asked
 
 
-def _require_room(hypothesis: str, engine: Engine) -> None:
+def _room_of(reranker: NLIReranker) -> Callable[[Mapping[str, Any]], None]:
+    """What refuses a row whose query or hypothesis leaves no room for a passage or premise, or says nothing."""
+    engine = reranker.engine
     most = engine.max_length - engine.special - FEWEST_TOKENS
-    if len(hypothesis) > most // _DENSE and (tokens := len(engine.tokenize([hypothesis])[0])) > most:
-        message = f"{hypothesis!r:.60} takes {tokens} tokens, and the model takes {most} beside a premise: shorten it"
-        raise QueryTooLongError(message)
+
+    @lru_cache(_PAIRS)  # neighbours often share one
+    def require_rankable(query: str) -> None:
+        reranker.rank(query, [])
+
+    def require_room(asked: Mapping[str, Any]) -> None:
+        if "query" in asked:
+            require_rankable(asked["query"])
+            return
+        hypothesis = asked["hypothesis"]
+        if len(hypothesis) > most // _DENSE and (tokens := len(engine.tokenize([hypothesis])[0])) > most:
+            room = f"and the model takes {most} beside a premise"
+            message = f"{hypothesis!r:.60} takes {tokens} tokens, {room}: shorten it"
+            raise QueryTooLongError(message)
+
+    return require_room
 
 
 def _about(reranker: NLIReranker, **of_job: Any) -> dict[str, Any]:  # noqa: ANN401
