@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -207,11 +208,8 @@ def _verb(options: argparse.Namespace) -> int:
             if passages is None:
                 message = f'line {number} has no "passages"'
                 raise InputError(message)
-            try:
+            with _at(f"line {number}"):
                 result = call(record[name], passages)
-            except (InputError, InputTypeError) as error:
-                message = f"line {number}: {error}"
-                raise InputError(message) from error
             print(json.dumps(result.to_dict(), ensure_ascii=False), flush=True)
             show([record[name], *passages])
     return 0
@@ -284,12 +282,19 @@ def _text_and_labels(number: int, line: str, common: Any) -> tuple[str, Any]:  #
 
 def _checked_labels(where: str, labels: Any) -> Any:  # noqa: ANN401
     """The labels; what is wrong with them is said with its place."""
-    try:
+    with _at(where):
         label_names(labels)
+    return labels
+
+
+@contextlib.contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say with bad input where it stands."""
+    try:
+        yield
     except (InputError, InputTypeError) as error:
         message = f"{where}: {error}"
         raise InputError(message) from error
-    return labels
 
 
 def _conflicts(options: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ __all__ = [
     "load_reranker",
     "names",
     "read_card",
+    "settings",
     "threshold",
     "watch_languages",
 ]
@@ -74,6 +75,12 @@ def add_settings(command: argparse.ArgumentParser, *, without: Collection[str] =
             command.add_argument(f"--{name}", **option)
 
 
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What those options say, as NLIReranker takes it; what is unsaid has its default there."""
+    said = {name: getattr(options, name, None) for name in _SETTINGS}
+    return {name: value for name, value in said.items() if value is not None}
+
+
 def add_calibration(command: argparse.ArgumentParser) -> None:
     """Add the option that says which calibration."""
     command.add_argument("--calibration", default="auto", help='"auto", "none", or a file that `calibrate` wrote')
@@ -87,11 +94,10 @@ def calibration(options: argparse.Namespace) -> str | None:
 
 def load_reranker(options: argparse.Namespace, **instead: Any) -> NLIReranker:  # noqa: ANN401
     """The reranker that those options say, but for what is said here."""
-    said = {name: getattr(options, name, None) for name in (*_SETTINGS, "guarantee")}
-    settings = {name: value for name, value in said.items() if value is not None}
+    fits = {"guarantee": getattr(options, "guarantee", None)}
     if hasattr(options, "calibration"):
-        settings["calibration"] = calibration(options)
-    return NLIReranker(load_model(options), **settings | instead)
+        fits["calibration"] = calibration(options)
+    return NLIReranker(load_model(options), **settings(options) | fits | instead)
 
 
 def add_languages(command: argparse.ArgumentParser) -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.calibration import Calibration
-from rerank_nli.cli_options import LOADING, add_calibration, add_model, add_settings, calibration, load_reranker
+from rerank_nli.cli_options import (
+    LOADING,
+    add_calibration,
+    add_model,
+    add_settings,
+    calibration,
+    load_reranker,
+    settings,
+)
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.jobs import score_file
 from rerank_nli.workers import in_processes, in_turn, threads_each
@@ -22,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_score"]
 
-_SETTINGS = ("model", *LOADING, "direction", "combine", "score", "window", "pool")
 _ABOUT = """\
 Score the rows of a file: they come out in their order, with all their columns and with entailment, neutral,
 contradiction and, where there is a query, score. Finished parts are kept in a folder beside OUT until OUT is whole, so
@@ -104,9 +111,9 @@ def _columns(given: Sequence[str] | None) -> dict[str, str] | None:
 
 def _for_actors(options: argparse.Namespace, reranker: NLIReranker) -> dict[str, Any]:
     """What a scorer on another machine needs to be this one."""
-    settings = {name: getattr(options, name) for name in _SETTINGS}
+    needed = {name: getattr(options, name) for name in ("model", *LOADING)} | settings(options)
     if options.model != "mini" and Path(options.model).exists():
-        settings["model"] = str(Path(options.model).absolute())  # an actor works in a folder of its own
+        needed["model"] = str(Path(options.model).absolute())  # an actor works in a folder of its own
     said = calibration(options)
-    settings["calibration"] = Calibration.load(said) if said not in ("auto", None) else said
-    return settings | {"template": options.template or "auto", "fingerprint": reranker.engine.fingerprint}
+    needed["calibration"] = Calibration.load(said) if said not in ("auto", None) else said
+    return needed | {"fingerprint": reranker.engine.fingerprint}

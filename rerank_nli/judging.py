@@ -95,12 +95,9 @@ class Judging:
             message = f"the answer must be a text, got {answer!r}"
             raise InputTypeError(message)
         found = sentences(answer)
-        read = self._judge.engine.tokenize([answer[a:b] for a, b in found])
-        spans, claims = [], []
-        for span, tokens in zip(found, read, strict=True):
-            if len(tokens):  # one of characters that no one sees says nothing
-                spans.append(span)
-                claims.append(tokens.text)
+        reads = self._judge.reads([answer[a:b] for a, b in found])  # of characters that no one sees, nothing
+        spans = [span for span, says in zip(found, reads, strict=True) if says]
+        claims = [answer[a:b] for a, b in spans]
         least = self._threshold(threshold, "verdicts", None if join is None else f"join={join!r}")
         verdicts, ranked = grounding.verdicts(self._judge, claims, passages, least, join)
         support, refutation = (coverage.matrix(ranked, field) for field in ("score", "refutation"))

@@ -275,6 +275,11 @@ class Scorer:
             raise InputError(message)
         return forms
 
+    def reads(self, texts: Sequence[str]) -> list[bool]:
+        """Whether the model reads anything in each text; what it does not is blank."""
+        tokenized = self._tokenize(set(texts))
+        return [len(tokenized[text]) > 0 for text in texts]
+
     def _tokenize(self, texts: set[str]) -> dict[str, Tokens]:
         """The tokens of each text, those of the last texts remembered."""
         found = {text: tokens for text in texts if (tokens := self._texts.get(text)) is not None}

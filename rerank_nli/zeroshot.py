@@ -187,7 +187,7 @@ class ZeroShotClassifier:
             InputError, InputTypeError, QueryTooLongError: as `classify`.
         """
         task = Task.read(texts, labels, template, multi_label=multi_label, exclusive=exclusive, parents=parents)
-        telling = np.flatnonzero(self._says(task.texts))
+        telling = np.flatnonzero(self._scorer.reads(task.texts))
         if not len(telling):
             message = "a prior needs texts that are not blank, and there is none"
             raise InputError(message)
@@ -256,7 +256,7 @@ class ZeroShotClassifier:
 
         scores, _ = self._scored(task, accept, shortlist, prior)
         seen: dict[str, list[tuple[float, bool]]] = {label: [] for label in task.known}
-        for says, names, row, true in zip(self._says(task.texts), task.sets, scores, truth, strict=True):
+        for says, names, row, true in zip(self._scorer.reads(task.texts), task.sets, scores, truth, strict=True):
             for group in names.groups if says else ():
                 if group.parent is None or group.parent in true:
                     for member in group.members:
@@ -305,14 +305,10 @@ class ZeroShotClassifier:
             asked = opened
         return scores, accepted
 
-    def _says(self, texts: Sequence[str]) -> list[bool]:
-        """Whether the model reads anything in each text; what it does not is blank."""
-        return [len(tokens) > 0 for tokens in self.engine.tokenize(texts)]
-
     def _logits(self, task: Task, asked: Sequence[tuple[int, Sequence[int]]]) -> list[FloatArray | None]:
         """(T, G, C) for each text and places of labels, None where the text is blank; equal pairs are scored once."""
         texts, sets, _, templates = task
-        says = self._says([texts[row] for row, _ in asked])
+        says = self._scorer.reads([texts[row] for row, _ in asked])
         pairs: dict[tuple[str, str], int] = {}
         rows = [
             [
