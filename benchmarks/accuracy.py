@@ -20,6 +20,7 @@ from evidence_methods import cosine
 from ir_measures import RR
 from numpy.typing import NDArray
 from reading import rows
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from rerank_nli import NLIReranker, load
@@ -60,21 +61,41 @@ def predict(reranker: NLIReranker, pairs: Sequence[Any], output: str = "array") 
     return reranker.predict([(pair.premise, pair.hypothesis) for pair in pairs], output=output)
 
 
-def further(reranker: NLIReranker, data: Path) -> dict[str, Any]:
-    """Support against refutation, and support against the rest."""
+def further(reranker: NLIReranker, data: Path, encode: Callable[[list[str]], Array]) -> dict[str, Any]:
+    """Support against refutation, and support against the rest.
+
+    Beside the latter the cosine, and at most what a second output for likeness could add: a logistic regression on the
+    three logits and the cosine, fitted on the very rows that it is measured on.
+    """
     fever = read_pairs(data / "nli/fever_symmetric_dev.jsonl.gz")
     p, truth = predict(reranker, fever), truths(fever)
     right = (p[:, 0] > p[:, 2]) == (truth == 0)
     of_claims = np.unique([pair.hypothesis for pair in fever], return_inverse=True)[1]
     health = read_pairs(data / "nli/healthver_dev.jsonl.gz")
-    figures = measure(predict(reranker, health), truths(health), RESAMPLES)
+    p, truth = predict(reranker, health), truths(health)
+    figures = measure(p, truth, RESAMPLES)
+    near = (encode([pair.premise for pair in health]) * encode([pair.hypothesis for pair in health])).sum(axis=1)
+    features = np.column_stack([predict(reranker, health, "logits"), near])
+    both = LogisticRegression().fit(features, truth == 0).decision_function(features)
     return {
         "fever_symmetric_dev accuracy, entailment against contradiction": over(
             of_claims, lambda chosen: float(right[chosen].mean())
         ),
         "healthver_dev accuracy": [figures.accuracy, *figures.intervals["accuracy"]],
         "healthver_dev AUROC, support against the rest": [figures.auroc, *figures.intervals["auroc"]],
+        "healthver_dev AUROC, cosine": roc_auc_score(truth == 0, near),
+        "healthver_dev AUROC, both, fitted on the set itself": roc_auc_score(truth == 0, both),
     }
+
+
+def turned(reranker: NLIReranker, data: Path) -> dict[str, Any]:
+    """What pairs of each label are called where premise and hypothesis change places: most contradictions remain one.
+
+    Of the others none becomes one.
+    """
+    pairs = read_pairs(data / "nli/mnli_dev_matched.jsonl.gz")
+    p = reranker.predict([(pair.hypothesis, pair.premise) for pair in pairs])
+    return dict(measure(p, truths(pairs), 0).to_dict()["confusion"])
 
 
 def answers(reranker: NLIReranker, data: Path, encode: Callable[[list[str]], Array]) -> dict[str, Any]:
@@ -137,7 +158,8 @@ def main() -> None:
         "precision": reranker.engine.precision,
         "temperature": temperature,
         "sets": sets,
-        "further": further(reranker, arguments.data),
+        "further": further(reranker, arguments.data, encode),
+        "mnli_dev_matched turned round, label: called": turned(reranker, arguments.data),
         "answers": answers(reranker, arguments.data, encode),
         "evidence": evidence(reranker, arguments.data, encode),
     }
@@ -147,7 +169,7 @@ def main() -> None:
         card = json.loads(arguments.card.read_text(encoding="utf-8"))
         scores = {f"{name} accuracy": of["accuracy"] for name, of in sets.items()}
         scores |= {f"{name} ECE, half not fitted on": of["ECE"] for name, of in sets.items()}
-        scores |= {name: value for name, (value, *_) in result["further"].items()}
+        scores |= {name: value[0] for name, value in result["further"].items() if isinstance(value, list)}
         card |= {"temperature": temperature, "scores": scores}
         arguments.card.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
