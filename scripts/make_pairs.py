@@ -7,9 +7,11 @@ nli         nli/train as it is
 retrieved   premises from elsewhere that resemble the hypothesis, and random ones; unlabelled: `entailment` is a small
             probability that rises with the base's own cosine similarity, so that training keeps the sense of topic
 passages    the premise, with its label, among others that resemble it; and such passages without it, as retrieved
-swapped     contradictions the other way round, which they remain
+swapped     contradictions the other way round, which they remain, and neutral pairs, which are none that way either
 edited      numbers, names and negations changed in what was entailed
 scifact     claims against the evidence sentences, the other sentences and the whole of the abstracts that they cite
+asked       for teachers to label (make_lessons.py): the pairs of MultiNLI, SNLI and QNLI, hypotheses of one premise
+            against each other, and what does not contradict the other way round
 
 No text of a development set takes part (prove_apart.py shows it). Needs the extras `demo` and `torch`.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import math
 import random
@@ -40,7 +43,7 @@ Pair = dict[str, Any]
 # Hypotheses of the other sources are so general ("A man is outside.") that a premise from elsewhere may entail them.
 SPECIFIC = ("fever", "lingnli", "mnli", "conjnli", "semi_automatic_wiki", "covidfact", "control", "qnli")
 COUNTS = {"retrieved": 70_000, "random": 20_000, "titles": 15_000, "passages": 40_000, "empty": 15_000}
-COUNTS |= {"swapped": 20_000, "numbers": 6_000, "names": 5_000, "negations": 4_000}
+COUNTS |= {"swapped": 20_000, "crossed": 60_000, "turned": 10_000, "numbers": 6_000, "names": 5_000, "negations": 4_000}
 NEIGHBOURS = 30
 SAME = 0.9  # cosine of texts that may say the same
 LONGEST_SENTENCE = 300  # characters
@@ -127,11 +130,36 @@ def passages(rows: list[Pair], pool: Pool, rng: random.Random) -> list[Pair]:
 
 
 def swapped(rows: list[Pair], rng: random.Random) -> list[Pair]:
-    pairs = [row for row in rows if row["label"] == "contradiction" and len(row["premise"]) < LONGEST_SENTENCE]
+    short = [row for row in rows if len(row["premise"]) < LONGEST_SENTENCE]
+    denied = [row for row in short if row["label"] == "contradiction"]
+    # denied alone would teach that a long hypothesis is; machine-made neutral pairs are often entailed this way round
+    neutral = [row for row in short if row["label"] == "neutral" and row["source"] in ("mnli", "snli", "lingnli")]
     return [
         {**row, "premise": row["hypothesis"], "hypothesis": row["premise"], "source": "swapped"}
-        for row in rng.sample(pairs, COUNTS["swapped"])
+        for some in (denied, neutral)
+        for row in rng.sample(some, COUNTS["swapped"])
     ]
+
+
+def asked(rows: list[Pair], rng: random.Random) -> list[Pair]:
+    hypotheses: dict[str, dict[str, None]] = defaultdict(dict)  # in their order, each once
+    for row in rows:
+        if row["source"] in ("mnli", "snli", "lingnli", "counterfactual_snli"):
+            hypotheses[row["premise"]][row["hypothesis"]] = None
+    crossed = [
+        {"premise": one, "hypothesis": other, "source": "crossed"}
+        for some in hypotheses.values()
+        for one, other in itertools.permutations(some, 2)
+    ]
+    turned = [
+        {"premise": row["hypothesis"], "hypothesis": row["premise"], "source": "turned"}
+        for row in rows
+        if row["source"] in ("mnli", "snli")
+        and row["label"] in ("entailment", "neutral")
+        and len(row["premise"]) < LONGEST_SENTENCE
+    ]
+    measured = [row for row in rows if row["source"] in ("mnli", "snli", "qnli")]
+    return measured + rng.sample(crossed, COUNTS["crossed"]) + rng.sample(turned, COUNTS["turned"])
 
 
 def edited(rows: list[Pair], rng: random.Random) -> list[Pair]:
@@ -248,6 +276,7 @@ def main() -> None:
         "swapped": swapped(rows, rng),
         "edited": edited(rows, rng),
         "scifact": scifact(claims, science, abstracts, rng),
+        "asked": asked(rows, rng),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     for kind, made in kinds.items():
