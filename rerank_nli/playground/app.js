@@ -10,7 +10,7 @@ const EXAMPLE = {
     "No dogs are allowed on the beach in summer.",
     "Most dogs swim well.",
     "The sand is raked every night. Dogs are allowed on the whole beach in summer. A kiosk sells ice cream.",
-    "Summer on this coast is warm and dry.",
+    "The beach is two miles long.",
     "In summer the beach is open to dogs. Please keep them on a lead.",
   ],
 };

@@ -9,7 +9,7 @@ CLAIM = "The council decided to keep the tram line open."
 REPORTS = [
     "Trams have run through the old town since 1908.",
     "The city council voted on Monday to keep the tram line open until at least 2030.",
-    "The council meets on the first Monday of each month.",
+    "Members of the council are elected every five years.",
     "The tram line will be closed at the end of this year, the council decided on Monday.",
     "A new tram stop was built beside the hospital.",
 ]

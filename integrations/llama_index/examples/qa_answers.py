@@ -11,7 +11,7 @@ from rerank_nli import NLIReranker
 
 NODES = [
     TextNode(text="The opera The Glass Orchard was composed by Ines Halloran.", id_="programme"),
-    TextNode(text="The libretto of The Glass Orchard is by Tomas Brandt.", id_="libretto"),
+    TextNode(text="Tomas Brandt wrote the words of The Glass Orchard.", id_="libretto"),
     TextNode(text="Marta Quill conducted the first performance of The Glass Orchard.", id_="premiere"),
     TextNode(text="The orchard behind the opera house has apples and pears.", id_="garden"),
 ]
