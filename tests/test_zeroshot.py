@@ -752,7 +752,11 @@ def test_settings_of_the_model_are_checked() -> None:
 
 def test_the_bundled_model_classifies() -> None:
     """Out of the box, everyday sentences get the labels that a reader would give them."""
-    texts = ["The team won in the last minute.", "Parliament passed the budget last night.", "Bake the bread for an hour."]
+    texts = [
+        "The team won in the last minute.",
+        "Parliament passed the budget last night.",
+        "Bake the bread for an hour.",
+    ]
     results = ZeroShotClassifier().classify(texts, ["sports", "politics", "cooking"])
     assert [one.label for one in results] == ["sports", "politics", "cooking"]
     assert isinstance(ZeroShotClassifier().fit_prior(texts, ["sports", "politics"]), LabelPrior)
