@@ -110,9 +110,9 @@ MIX := mnli=1.6 snli=1.6 lingnli=1.1 qnli=2 fever=1.5 conjnli=.6 help=.4 control
 MIX += counterfactual_snli=.8 passages=.5 retrieved=.4 swapped=.4 edited=.5
 OF_TEACHER := mnli=.42 snli=.3 lingnli=.22 qnli=.3 fever=.3 conjnli=.06 help=.05 control=.1 semi_automatic_wiki=.1
 OF_TEACHER += counterfactual_snli=.15 negation_nli=.15 covidfact=.6 rte=.3
-TAUGHT := taught_mnli=2 taught_snli=2 taught_qnli=2.4 taught_crossed=2 taught_turned=2 mnli=0 snli=0 qnli=0 lingnli=.25
-TAUGHT += fever=.5 conjnli=.2 help=.1 control=.2 semi_automatic_wiki=.2 counterfactual_snli=.4 negation_nli=.3 covidfact=.5
-TAUGHT += rte=.8 passages=.1 retrieved=.07 scifact=.25 swapped=.15 edited=.13
+TAUGHT := taught_mnli=2 taught_snli=2 taught_qnli=2.4 taught_crossed=2 taught_agreeing=2 taught_turned=2 mnli=0 snli=0 qnli=0
+TAUGHT += lingnli=.25 fever=.5 conjnli=.2 help=.1 control=.2 semi_automatic_wiki=.2 counterfactual_snli=.4 negation_nli=.3
+TAUGHT += covidfact=.5 rte=.8 passages=.1 retrieved=.07 scifact=.25 swapped=.15 edited=.13
 .PHONY: model
 model: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt

@@ -1,8 +1,8 @@
 """Make lessons of what several teachers say of the same pairs. Run: python scripts/make_lessons.py --help.
 
 Each file is what `rerank-nli score` wrote of make_pairs.py's `asked` by one teacher. A lesson is the mean of their
-probabilities (Hinton et al. 2015). A pair that does not contradict one way does not the other way round: of `turned`
-pairs P(contradiction) goes to the other two, in proportion.
+probabilities (Hinton et al. 2015). `turned` and `agreeing` pairs are known not to contradict: there P(contradiction)
+goes to the other two, in proportion.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def lesson(said: Sequence[dict[str, Any]]) -> dict[str, Any]:
         message = f"the files hold different pairs: {said[0]['premise']!r:.60} stands beside {said[1]['premise']!r:.60}"
         raise SystemExit(message)
     mean = [sum(row[column] for row in said) / len(said) for column in COLUMNS]
-    if said[0]["source"] == "turned":
+    if said[0]["source"] in ("turned", "agreeing"):
         mean[2] = 0.0
     shares = [round(p / sum(mean), 5) for p in mean]
     return {**said[0], **dict(zip(COLUMNS, shares, strict=True)), "source": f"taught_{said[0]['source']}"}

@@ -10,8 +10,8 @@ passages    the premise, with its label, among others that resemble it; and such
 swapped     contradictions the other way round, which they remain, and neutral pairs, which are none that way either
 edited      numbers, names and negations changed in what was entailed
 scifact     claims against the evidence sentences, the other sentences and the whole of the abstracts that they cite
-asked       for teachers to label (make_lessons.py): the pairs of MultiNLI, SNLI and QNLI, hypotheses of one premise
-            against each other, and what does not contradict the other way round
+asked       for teachers (make_lessons.py): the pairs of MultiNLI, SNLI and QNLI, hypotheses of one premise against each
+            other (`agreeing`, if both may be true), and what does not contradict the other way round (`turned`)
 
 No text of a development set takes part (prove_apart.py shows it). Needs the extras `demo` and `torch`.
 """
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 Pair = dict[str, Any]
 
+# Whose hypotheses people wrote. Of machine-made neutral pairs many are entailed the other way round.
+WRITTEN = ("mnli", "snli", "lingnli")
 # Hypotheses of the other sources are so general ("A man is outside.") that a premise from elsewhere may entail them.
 SPECIFIC = ("fever", "lingnli", "mnli", "conjnli", "semi_automatic_wiki", "covidfact", "control", "qnli")
 COUNTS = {"retrieved": 70_000, "random": 20_000, "titles": 15_000, "passages": 40_000, "empty": 15_000}
@@ -132,27 +134,22 @@ def passages(rows: list[Pair], pool: Pool, rng: random.Random) -> list[Pair]:
 def swapped(rows: list[Pair], rng: random.Random) -> list[Pair]:
     short = [row for row in rows if len(row["premise"]) < LONGEST_SENTENCE]
     denied = [row for row in short if row["label"] == "contradiction"]
-    # denied alone would teach that a long hypothesis is; machine-made neutral pairs are often entailed this way round
-    neutral = [row for row in short if row["label"] == "neutral" and row["source"] in ("mnli", "snli", "lingnli")]
-    return [
-        {**row, "premise": row["hypothesis"], "hypothesis": row["premise"], "source": "swapped"}
-        for some in (denied, neutral)
-        for row in rng.sample(some, COUNTS["swapped"])
-    ]
+    # denied alone would teach that a long hypothesis is
+    neutral = [row for row in short if row["label"] == "neutral" and row["source"] in WRITTEN]
+    chosen = rng.sample(denied, COUNTS["swapped"]) + rng.sample(neutral, COUNTS["swapped"])
+    return [{**row, **_turned(row, "swapped")} for row in chosen]
 
 
 def asked(rows: list[Pair], rng: random.Random) -> list[Pair]:
-    hypotheses: dict[str, dict[str, None]] = defaultdict(dict)  # in their order, each once
+    labels: dict[str, dict[str, str]] = defaultdict(dict)  # premise -> hypothesis -> label
     for row in rows:
-        if row["source"] in ("mnli", "snli", "lingnli", "counterfactual_snli"):
-            hypotheses[row["premise"]][row["hypothesis"]] = None
+        if row["source"] in (*WRITTEN, "counterfactual_snli", "fever"):
+            labels[row["premise"]][row["hypothesis"]] = row["label"]
     crossed = [
-        {"premise": one, "hypothesis": other, "source": "crossed"}
-        for some in hypotheses.values()
-        for one, other in itertools.permutations(some, 2)
+        _crossed(one, other) for some in labels.values() for one, other in itertools.permutations(some.items(), 2)
     ]
     turned = [
-        {"premise": row["hypothesis"], "hypothesis": row["premise"], "source": "turned"}
+        _turned(row, "turned")
         for row in rows
         if row["source"] in ("mnli", "snli")
         and row["label"] in ("entailment", "neutral")
@@ -235,6 +232,23 @@ def _other_number(number: str, rng: random.Random) -> str:
 def _edited(row: Pair, match: re.Match[str], new: str, label: str) -> Pair:
     text = row["hypothesis"]
     return {**row, "hypothesis": text[: match.start()] + new + text[match.end() :], "label": label, "source": "edited"}
+
+
+def _turned(row: Pair, source: str) -> Pair:
+    return {"premise": row["hypothesis"], "hypothesis": row["premise"], "source": source}
+
+
+def _crossed(one: tuple[str, str], other: tuple[str, str]) -> Pair:
+    """A hypothesis beside another of its premise, each with its label, with what follows from these.
+
+    What is entailed does not contradict what may be true as well, and does not entail it where the premise does not.
+    """
+    (premise, first), (hypothesis, second) = one, other
+    pair = {"premise": premise, "hypothesis": hypothesis, "source": "crossed"}
+    if (first, second) == ("entailment", "neutral"):
+        return {**pair, "label": "neutral"}
+    agree = second == "entailment" and first in ("entailment", "neutral")
+    return {**pair, "source": "agreeing"} if agree else pair
 
 
 def _pair(premise: str, hypothesis: str, label: str) -> Pair:
