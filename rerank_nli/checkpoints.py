@@ -29,6 +29,7 @@ __all__ = [
     "read_config",
     "read_json",
     "read_tokenizer",
+    "readable",
     "require_classifier",
     "require_model_file",
     "shards",
@@ -196,6 +197,11 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int
     tokenizer.encode_special_tokens = True  # "[SEP]" in a passage is text: it must not end the premise
     _spell_out_marks(tokenizer)
     return tokenizer, int(pad_id)
+
+
+def readable(text: str) -> str:
+    """The text as tokenizers take it: half a surrogate pair, which is no character, becomes U+FFFD."""
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
 
 
 def convert_tokenizer(folder: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ from rerank_nli.cli_scoring import add_score
 from rerank_nli.cli_serving import add_serve
 from rerank_nli.cli_training import add_calibrate, add_evaluate, add_train
 from rerank_nli.cli_tuning import add_guarantee, add_tune
-from rerank_nli.errors import InputError, InputTypeError, RerankNLIError, require
+from rerank_nli.errors import CalibrationError, InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.inputs import pair
 from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS
@@ -142,7 +142,10 @@ def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
     else:
         add_settings(command)
         add_calibration(command)
-    command.add_argument("--guarantee", help="a file that `guarantee` wrote: --threshold auto then keeps its promise")
+    if verb != "rank":
+        command.add_argument(
+            "--guarantee", help="a file that `guarantee` wrote: --threshold auto then keeps its promise"
+        )
     if verb == "filter":
         command.add_argument("--keep", choices=KEEPS, default="entailment")
     add_languages(command)
@@ -192,6 +195,7 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
 
 def _verb(options: argparse.Namespace) -> int:
     reranker = load_reranker(options)
+    _require_promise(reranker, options)
     call = _calls(reranker, options)[options.verb]
     name = _STATEMENT[options.verb]
     with watch_languages(options, reranker.engine) as show:
@@ -213,6 +217,15 @@ def _verb(options: argparse.Namespace) -> int:
             print(json.dumps(result.to_dict(), ensure_ascii=False), flush=True)
             show([record[name], *passages])
     return 0
+
+
+def _require_promise(reranker: NLIReranker, options: argparse.Namespace) -> None:
+    """Refuse a guarantee of which the verb would take nothing."""
+    of = "passages" if options.verb == "filter" else "verdicts"
+    if reranker.guarantee is not None and reranker.guarantee.of != of and options.threshold == "auto":
+        promised = f"{options.guarantee} promises something of {reranker.guarantee.of}"
+        message = f"{promised}, not of the {of} of {options.verb}: give a --threshold, or a guarantee of those"
+        raise CalibrationError(message)
 
 
 def _calls(reranker: NLIReranker, options: argparse.Namespace) -> dict[str, Callable[[Any, Any], Any]]:
@@ -327,8 +340,10 @@ def _demo(options: argparse.Namespace) -> int:
     shown = demo.answer(query, passages, retriever, reranker, options.top_k, options.threshold)
     if options.json:
         print(json.dumps(shown.to_dict(), ensure_ascii=False))
+    if options.json and not options.svg:
         return 0
-    console = require("rich.console", "demo").Console(record=options.svg is not None)
+    screen = io.StringIO() if options.json else None  # which is JSON's
+    console = require("rich.console", "demo").Console(record=options.svg is not None, file=screen)
     console.print(demo.render(shown))
     if options.svg:
         picture = console.export_svg(title=f'rerank-nli demo --query "{query}"')
@@ -380,13 +395,20 @@ def _progress(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     yield from tqdm(lines, unit=" lines", file=sys.stderr, disable=None, leave=False)
 
 
-def _show_ranking(ranking: Ranking) -> str:
-    rows = (f"{p.score:8.4f}  {p.index:5d}  {p.id or '-'}  {' '.join(p.evidence.split())}" for p in ranking)
-    return "\n".join(["   score  index  id  evidence", *rows])
+def _show_ranking(ranking: Ranking, keep: str = "entailment") -> str:
+    """A passage a line, with the number by which it was kept and the text that has it."""
+    lines = ["   score  index  id  evidence"]
+    for p in ranking:
+        score, text = p.score, p.evidence
+        if keep == "contradiction" or (keep == "evidence" and (p.refutation or 0.0) > score):
+            score, text = p.refutation or 0.0, p.refuting_evidence or ""
+        lines.append(f"{score:8.4f}  {p.index:5d}  {'-' if p.id is None else p.id}  {' '.join(text.split())}")
+    return "\n".join(lines)
 
 
 def _show_filtered(filtered: Filtered) -> str:
-    return f"kept {len(filtered.kept)}, dropped {len(filtered.dropped)}\n{_show_ranking(filtered.kept)}"
+    shown = _show_ranking(filtered.kept, filtered.keep)
+    return f"kept {len(filtered.kept)}, dropped {len(filtered.dropped)}\n{shown}"
 
 
 def _show_verdict(verdict: Verdict) -> str:

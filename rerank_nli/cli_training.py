@@ -61,7 +61,9 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base", required=True, help="folder or Hub id of an encoder or a classifier")
     command.add_argument("--dev", nargs="*", default=[], help="dev sets, in the same forms; the best on them is kept")
     command.add_argument(
-        "--labels", type=names, help="names of the outputs in order, a,b,c; two may start from a base's three"
+        "--labels",
+        type=names,
+        help="names of the outputs in order, a,b,c, in which numeric labels count; two may start from a base's three",
     )
     command.add_argument("--card", type=Path, help="JSON: name, version, base, data with licences, window")
     command.add_argument("--device", default="auto")

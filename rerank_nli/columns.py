@@ -30,6 +30,7 @@ def columns_of(names: Collection[str], chosen: Mapping[str, str] | None = None) 
     Raises:
         InputError: no such columns, or roles that do not belong together.
     """
+    there = ", ".join(map(str, names)) or "none"
     if chosen is not None:
         if set(chosen) not in map(set, _ROLES):
             wanted = " or ".join(" and ".join(roles) for roles in _ROLES)
@@ -37,14 +38,14 @@ def columns_of(names: Collection[str], chosen: Mapping[str, str] | None = None) 
             raise InputError(message)
         missing = [name for name in chosen.values() if name not in names]
         if missing:
-            message = f"there is no column {', '.join(map(repr, missing))}: there are {', '.join(names) or 'none'}"
+            message = f"there is no column {', '.join(map(repr, missing))}: there are {there}"
             raise InputError(message)
         return dict(chosen)
     for roles, found in _NAMES:
         if set(found) <= set(names):
             return dict(zip(roles, found, strict=True))
     wanted = " or ".join(" and ".join(found) for _, found in _NAMES)
-    message = f"expected the columns {wanted}, got {', '.join(names) or 'none'}: say which they are"
+    message = f"expected the columns {wanted}, got {there}: say which they are"
     raise InputError(message)
 
 

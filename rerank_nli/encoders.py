@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rerank_nli.checkpoints import readable
 from rerank_nli.errors import DamagedModelError, InputTypeError, ModelNotFoundError, require
 from rerank_nli.manifest import Manifest
 
@@ -41,8 +42,7 @@ def unit_vectors(encode: Callable[[list[str]], Any], texts: list[str]) -> FloatA
     Raises:
         InputTypeError: it does not return n vectors of finite numbers.
     """
-    readable = [text.encode("utf-8", "replace").decode() for text in texts]  # no lone surrogates
-    returned = encode(readable)
+    returned = encode([readable(text) for text in texts])
     try:
         vectors = np.asarray(returned, dtype=np.float32)
     except (TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rerank_nli.batches import PairTemplate
 from rerank_nli.calibration import Calibration
-from rerank_nli.checkpoints import max_length, read_json, read_tokenizer, require_classifier
+from rerank_nli.checkpoints import max_length, read_json, read_tokenizer, readable, require_classifier
 from rerank_nli.errors import InputError, InputTypeError, counted
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "FolderEngine", "FunctionEngine"]
 
-_SURROGATE = r"[\ud800-\udfff]"
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # scripts without word spaces
 _WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+"
 
@@ -158,10 +157,7 @@ class FolderEngine:
         The tokenizer's settings never change after load, so any number of threads may share it; one text at a time
         keeps it from starting threads of its own, which would not survive a fork.
         """
-        encoded = (
-            (text, self._tokenizer.encode(re.sub(_SURROGATE, "\ufffd", text), add_special_tokens=False))
-            for text in texts
-        )
+        encoded = ((text, self._tokenizer.encode(readable(text), add_special_tokens=False)) for text in texts)
         return [_tokens(text, encoding.ids, encoding.offsets) for text, encoding in encoded]
 
     def _require_outputs(self, where: Path, outputs: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rerank_nli.checkpoints import readable
 from rerank_nli.errors import InputError
 from rerank_nli.labels import NOT_ENTAILMENT
 
@@ -60,7 +61,7 @@ class Examples:
         self.widths = np.minimum(WIDTHS, longest)
         for first in range(0, len(pairs), _CHUNK):
             chunk = pairs[first : first + _CHUNK]
-            encodings = tokenizer.encode_batch([(pair.premise, pair.hypothesis) for pair in chunk])
+            encodings = tokenizer.encode_batch([(readable(p.premise), readable(p.hypothesis)) for p in chunk])
             for pair, encoding in zip(chunk, encodings, strict=True):
                 if len(encoding.ids) <= longest:
                     self.pairs.append(pair)

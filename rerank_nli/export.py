@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_classifier
+from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_classifier, readable
 from rerank_nli.deberta import skew_attention
 from rerank_nli.errors import InputError, one_of, require
 from rerank_nli.files import BY_BATCH, CALIBRATED, ENCODER, INT8, ONNX, OPENVINO
@@ -188,7 +188,7 @@ def _inputs(
     reader = Tokenizer.from_file(str(tokenizer))
     reader.enable_truncation(longest)
     for premise, hypothesis in pairs:
-        read = reader.encode(premise, hypothesis)
+        read = reader.encode(readable(premise), readable(hypothesis))
         named = {"input_ids": read.ids, "attention_mask": read.attention_mask, "token_type_ids": read.type_ids}
         yield {name: np.array([named[name]]) for name in taken}
 

@@ -59,10 +59,14 @@ class Recipe:
         Raises:
             InputError: a number out of its range, or a weight for a label that does not exist.
         """
-        counted("batch_tokens", self.batch_tokens)
-        counted("longest", self.longest, least=WIDTHS[0], most=WIDTHS[-1])
-        counted("seed", self.seed, least=0)
-        counted("frozen", self.frozen, least=0)
+        wholes = {
+            "batch_tokens": counted("batch_tokens", self.batch_tokens),
+            "longest": counted("longest", self.longest, least=WIDTHS[0], most=WIDTHS[-1]),
+            "seed": counted("seed", self.seed, least=0),
+            "frozen": counted("frozen", self.frozen, least=0),
+        }
+        for name, whole in wholes.items():
+            object.__setattr__(self, name, whole)  # an int, which a saved state can hold, where it was numpy's
         for name in ("epochs", "rate", "layer_decay"):
             _require(name, getattr(self, name), above=0)
         for name in ("dropout", "smoothing", "teacher", "average", "warmup", "weight_decay"):

@@ -21,10 +21,15 @@ def schema_of(path: Path) -> Any:  # noqa: ANN401 - pyarrow is an extra
     """The schema of a Parquet file.
 
     Raises:
+        InputError: it is none.
         MissingExtraError: Parquet needs pyarrow.
     """
-    with require("pyarrow.parquet", "parquet").ParquetFile(path) as file:
-        return file.schema_arrow
+    try:
+        with require("pyarrow.parquet", "parquet").ParquetFile(path) as file:
+            return file.schema_arrow
+    except ValueError as error:  # pyarrow's own errors are of this kind
+        message = f"{path}: {error}"
+        raise InputError(message) from error
 
 
 def merged_schema(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:  # noqa: ANN401

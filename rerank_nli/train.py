@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, read_tokenizer
+from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, read_tokenizer, readable
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Asked, Examples, loss
@@ -66,7 +66,7 @@ def train(
         base: folder or Hub id of an encoder, which gets a new head, or of a classifier, whose head stays or, where
             `labels` are others than its names, becomes one that starts with what it knew.
         dev: {name: pairs}. The best has the highest mean accuracy on them; the temperature is fitted on their even
-            rows and the manifest's figures are of the odd ones. Without any, the last is the best.
+            rows, of which the manifest's ECE is not. Without any, the last is the best.
         recipe: how.
         labels: names of the outputs, two or three; None is a classifier's own, or entailment, neutral, contradiction.
         card: of the bundle's manifest: name, version, base, data with licences, window. Scores and temperature are
@@ -110,9 +110,12 @@ def _check(card: Mapping[str, Any], base: Path, dev: Mapping[str, Sequence[Pair]
     if card.get("window") is not None:
         counted("window", card["window"], most=max_length(base, read_json(base / "config.json")))
     for name, some in dev.items():
+        if len(some) < 2:  # noqa: PLR2004 - even rows and odd ones
+            message = f"dev set {name} has {len(some)} pairs: the temperature is fitted on one half of at least two"
+            raise InputError(message)
         try:
             truths(some)
-        except InputError as error:  # noqa: PERF203 - it names the set
+        except InputError as error:
             message = f"dev set {name}: {error}"
             raise InputError(message) from error
 
@@ -199,7 +202,7 @@ class _Run:
     def _require_room(self, name: str, pairs: Sequence[Pair], most: int) -> None:
         """Refuse at the start the hypotheses that the bundle, measured at the end, would refuse."""
         room = most - self.tokenizer.num_special_tokens_to_add(is_pair=True) - FEWEST_TOKENS
-        read = self.tokenizer.encode_batch([pair.hypothesis for pair in pairs], add_special_tokens=False)
+        read = self.tokenizer.encode_batch([readable(pair.hypothesis) for pair in pairs], add_special_tokens=False)
         for number, encoding in enumerate(read):
             if len(encoding.ids) > room:
                 message = (
@@ -399,7 +402,7 @@ def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) 
 
 
 def _measured(manifest: Manifest, reranker: NLIReranker, dev: Mapping[str, Sequence[Pair]]) -> Manifest:
-    """The manifest with a temperature fitted on the even rows, and figures of the odd ones."""
+    """The manifest with a temperature fitted on the even rows, the accuracy on all and the ECE of the odd ones."""
     labels = reranker.engine.labels
     logits = {
         n: reranker.predict([(p.premise, p.hypothesis) for p in some], output="logits") for n, some in dev.items()

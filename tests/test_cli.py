@@ -64,6 +64,25 @@ def test_filter_reports_both_sides(capsys: pytest.CaptureFixture[str], passages:
     assert out.startswith("kept 1, dropped 2\n")
 
 
+@pytest.mark.parametrize("keep", ["contradiction", "evidence"])
+def test_filter_shows_what_it_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path, keep: str) -> None:
+    """What is kept for its contradiction is shown with that, and with the words that contradict; an id may be 0."""
+    long = "The harbour was built in 1871. " * 12
+    passage = {"id": 0, "text": f"A cat is asleep. {long} No cat is asleep, they are all awake."}
+    file = tmp_path / "one.jsonl"
+    file.write_text(json.dumps(passage), encoding="utf-8")
+    query = "There is no sleeping cat here."
+    _, out, _ = run(capsys, "filter", "--json", "--keep", keep, "--query", query, str(file))
+    (kept,) = json.loads(out)["kept"]["passages"]
+    compared = kept["refutation"] if keep == "contradiction" else max(kept["refutation"], kept["score"])
+    span = kept["refutation_span"] if compared == kept["refutation"] else kept["span"]
+    _, out, _ = run(capsys, "filter", "--keep", keep, "--query", query, str(file))
+    assert out.splitlines()[2].split(maxsplit=3) == [
+        *(f"{compared:.4f}", "0", "0"),
+        passage["text"][slice(*span)],  # type: ignore[index]
+    ]
+
+
 def test_verify_gives_label_and_evidence(capsys: pytest.CaptureFixture[str], passages: str) -> None:
     """`verify` prints the verdict, then the evidence for and against."""
     status, out, _ = run(capsys, "verify", "--claim", "The mat is red.", passages)
@@ -148,6 +167,11 @@ def test_demo_prints_one_screen(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert status == 0
     assert re.search(r"(supported|refuted) \(0\.\d\d\)", out)
     assert picture.read_text(encoding="utf-8").startswith("<svg")
+    beside_json = tmp_path / "other.svg"
+    status, out, _ = run(capsys, "demo", "--json", "--svg", str(beside_json))
+    assert (status, out.count("\n")) == (0, 1)
+    assert json.loads(out)["verdict"]
+    assert beside_json.read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_demo_takes_a_corpus_and_a_query(capsys: pytest.CaptureFixture[str], passages: str) -> None:

@@ -113,6 +113,22 @@ def test_a_promise_for_other_settings(capsys: pytest.CaptureFixture[str], tmp_pa
     assert "kind" in err
 
 
+def test_a_promise_of_the_other_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path, passages: Path) -> None:
+    """A promise on verdicts says nothing of passages, nor one on these of verdicts: an error without a threshold."""
+    verdicts, kept = tmp_path / "precision.json", tmp_path / "recall.json"
+    NLIReranker().with_guarantee(CLAIMS, precision=0.8).guarantee.save(verdicts)  # type: ignore[union-attr]
+    NLIReranker().with_guarantee(ROWS, recall=0.9).guarantee.save(kept)  # type: ignore[union-attr]
+    for verb, statement, file in (
+        *(("filter", "--query", verdicts), ("verify", "--claim", kept)),
+        ("check", "--answer", kept),
+    ):
+        asked = (verb, statement, "The boat is red.", "--guarantee", file, passages)
+        status, out, err = run(capsys, *asked)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "give a --threshold" in err
+        assert run(capsys, *asked, "--threshold", 0.5)[0] == 0
+
+
 def test_join(capsys: pytest.CaptureFixture[str], passages: Path) -> None:
     """`--join 2` is that of the Python API."""
     claim = "The boat is red and lies at the quay."

@@ -116,6 +116,12 @@ def test_a_mix_in_parts(tokenizer: Any) -> None:
     assert (times[400:] == 1).all()
 
 
+def test_half_a_surrogate_pair(tokenizer: Any) -> None:
+    """It is read as the character that stands for what is none."""
+    odd, plain = (Pair(f"a {mark} cat", f"it sees {mark}", "neutral", None, "s") for mark in ("\ud83d", "\ufffd"))
+    assert Examples([odd], tokenizer, LABELS, 64).ids.tolist() == Examples([plain], tokenizer, LABELS, 64).ids.tolist()
+
+
 @pytest.mark.parametrize("pair", [Pair("a", "b", None, None, "s"), Pair("a", "b", "entailed", None, "s")])
 def test_pairs_that_say_nothing(pair: Pair, tokenizer: Any) -> None:
     """A pair with neither label nor probability, or with a label that is none, is refused."""

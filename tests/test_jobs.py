@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from texts import CLAIMS, stated
 
-from rerank_nli import FunctionEngine, InputError, NLIReranker, score_file
+from rerank_nli import FunctionEngine, InputError, NLIReranker, score_columns, score_file
 from rerank_nli.rows import form_of, read_rows
 from rerank_nli.workers import in_processes, threads_each
 
@@ -363,6 +363,21 @@ def test_bad_files(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         score_file(tmp_path / name, tmp_path / "out.jsonl", scorer())
     assert str(tmp_path / name) in str(error.value)
+
+
+def test_no_parquet_to_parquet(tmp_path: Path) -> None:
+    """What is called Parquet and is none ends in the same error where Parquet is to be written."""
+    pytest.importorskip("pyarrow")
+    (tmp_path / "in.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match=r"in\.parquet: "):
+        score_file(tmp_path / "in.parquet", tmp_path / "out.parquet", scorer())
+
+
+@pytest.mark.parametrize("columns", [None, {"premise": "a", "hypothesis": "b"}])
+def test_columns_that_are_numbers(columns: dict[str, str] | None) -> None:
+    """A table whose columns have numbers for names lacks the named ones, and the error says what it has."""
+    with pytest.raises(InputError, match="0, 1"):
+        score_columns(scorer(), {0: ["a"], 1: ["b"]}, columns)
 
 
 @pytest.mark.parametrize(

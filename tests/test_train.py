@@ -252,6 +252,21 @@ def test_a_hypothesis_that_leaves_a_premise_no_room(base: Path, tmp_path: Path) 
     assert not (tmp_path / "state.pt").exists()
 
 
+def test_a_dev_set_of_one_pair(base: Path, tmp_path: Path) -> None:
+    """A dev set without a half to measure on is refused at the start."""
+    with pytest.raises(InputError, match="dev set cats has 1 pair"):
+        train(_pairs(10, 1), tmp_path / "run", base=base, dev={"cats": _pairs(1, 2)})
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_numpys(base: Path, tmp_path: Path) -> None:
+    """A recipe may have numpy's whole numbers, and its run is saved."""
+    recipe = Recipe(seed=np.int64(3), batch_tokens=np.int32(256))  # type: ignore[arg-type]
+    assert recipe == Recipe(seed=3, batch_tokens=256)
+    assert train(_pairs(20, 1), tmp_path, base=base, recipe=recipe, stop_after=1) is None
+    assert (tmp_path / "state.pt").exists()
+
+
 def test_a_device_that_is_not_there(base: Path, tmp_path: Path) -> None:
     """An unknown device is refused before anything is written."""
     for device in ("abacus", "cuda:99"):
@@ -270,8 +285,8 @@ def test_a_base_of_few_positions(make_checkpoint: Callable[..., Path], tmp_path:
     assert (manifest.training["pairs"], manifest.max_length) == (64, 100)
     tokenizer, _ = read_tokenizer(base, {})
     assert Examples(dev["dev"], tokenizer, Labels.of(COLUMNS), 100).left_out == 1
-    with pytest.raises(InputError, match="none of 1 long is at most 100 tokens long"):
-        train(_pairs(63, 4), tmp_path / "other", base=base, dev={"long": [long]}, recipe=Recipe(epochs=1))
+    with pytest.raises(InputError, match="none of 2 long is at most 100 tokens long"):
+        train(_pairs(63, 4), tmp_path / "other", base=base, dev={"long": [long, long]}, recipe=Recipe(epochs=1))
 
 
 def test_a_classifier_keeps_its_head(run: Path, tmp_path: Path) -> None:
