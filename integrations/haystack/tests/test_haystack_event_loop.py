@@ -78,7 +78,7 @@ def test_the_loop_ticks_while_the_model_is_loaded(kind: Any) -> None:
     """The event loop goes round while warm_up_async loads the bundled model, which is then there."""
     component = kind()
     assert asyncio.run(ticks_during(component.warm_up_async())) > 3
-    assert component._reranker is not None
+    assert component._made is not None
 
 
 def test_many_at_once_in_one_loop() -> None:

@@ -367,6 +367,16 @@ def test_the_model_is_loaded_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
+def test_a_setting_that_is_changed() -> None:
+    """It counts for what comes after, before the model is loaded and then too, as it does when it is saved."""
+    given, changed = [Document(content="A cat is asleep.")], NLIRanker()
+    for score in ("margin", "logit"):
+        changed.score = score
+        assert changed.run("A cat sleeps.", given) == NLIRanker(score=score).run("A cat sleeps.", given)
+        assert NLIRanker.from_dict(changed.to_dict()).score == score
+
+
+@pytest.mark.integration
 def test_threads_load_one_model() -> None:
     """Threads that warm up at the same time share one reranker."""
     ranker = NLIRanker()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +64,13 @@ class Model(BaseModel):
             with _LOADING:
                 loaded = self._loaded  # by another thread, perhaps
                 if loaded is None or loaded[0] != settings:
-                    self._loaded = loaded = (settings, NLIReranker(**settings))
+                    self._loaded = loaded = (settings, _made(**settings))
         return loaded[1]
+
+
+@lru_cache(maxsize=4)  # with a setting that is given at run time, LangChain makes a component anew for each call
+def _made(**settings: Any) -> NLIReranker:  # noqa: ANN401
+    return NLIReranker(**settings)
 
 
 def read(given: Mapping[str, Any], *names: str) -> tuple[Any, ...]:

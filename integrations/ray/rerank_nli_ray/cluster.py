@@ -38,10 +38,14 @@ def on_cluster(
             "cuda" asks for a GPU.
 
     Raises:
-        InputError: what an actor refuses, at its start too; an address that is none.
+        InputError: what an actor refuses, at its start too; an address that is none; "local", and this machine has no
+            room for an actor; columns and prefix, which belong to `score_file`.
         ConnectionError: there is no such cluster.
         ChildProcessError: actors were lost again and again.
     """
+    if given := sorted({"columns", "prefix"} & settings.keys()):
+        message = f"{' and '.join(given)}: the actors are given columns by their roles: tell score_file"
+        raise InputError(message)
     cpus, gpus = settings.get("threads") or 1, int(str(settings.get("device", "")).startswith("cuda"))
 
     def spread(parts: Iterable[Any]) -> Generator[tuple[Any, dict[str, list[Any]]]]:
@@ -58,7 +62,11 @@ def on_cluster(
         )
         pool: list[Any] = []
         try:
-            pool += (start() for _ in range(actors or _room(cpus, gpus)))
+            room = _room(cpus, gpus)
+            if address == "local" and not room:  # another cluster may grow
+                message = f"an actor takes {cpus} CPUs{' and a GPU' if gpus else ''}, which this machine has not"
+                raise InputError(message)
+            pool += (start() for _ in range(actors or max(1, room)))
             yield from _scored(pool, parts)
         except RayActorError as error:
             if error.actor_init_failed:
@@ -103,7 +111,7 @@ def _next(running: dict[Any, tuple[Any, Any]], free: deque[Any]) -> Iterator[tup
 
 
 def _room(cpus: int, gpus: int) -> int:
-    """Actors that the nodes of a cluster hold at once, at least one."""
+    """Actors that the nodes of a cluster hold at once."""
     name, each = ("GPU", gpus) if gpus else ("CPU", cpus)
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return max(1, sum(int(has.get(name, 0) // each) for has in nodes))
+    return sum(int(has.get(name, 0) // each) for has in nodes)

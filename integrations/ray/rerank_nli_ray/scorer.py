@@ -38,7 +38,8 @@ class NLIScorer:
         **settings: of `NLIReranker`: direction, score, template and so on.
 
     Raises:
-        InputError: the weights are not those of the fingerprint; and as `rerank_nli.load` and `NLIReranker`.
+        InputError: the weights are not those of the fingerprint, or settings for loading came with an Engine; and as
+            `rerank_nli.load` and `NLIReranker`.
     """
 
     def __init__(
@@ -56,9 +57,13 @@ class NLIScorer:
         labels: Sequence[str] | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> None:
+        own = {"engine": engine, "dtype": dtype, "revision": revision, "labels": labels}
         if isinstance(model, str | os.PathLike):
-            own = {"engine": engine, "device": device, "dtype": dtype, "revision": revision, "labels": labels}
-            model = load(model, threads=threads or _threads(), **own)  # type: ignore[arg-type]
+            device = "cpu" if device == "auto" and _without_gpu() else device
+            model = load(model, threads=threads or _threads(), device=device, **own)  # type: ignore[arg-type]
+        elif given := [name for name, value in own.items() if value not in (None, "auto")]:
+            message = f"{', '.join(given)}: for loading a model, and model= is an Engine: give them to load()"
+            raise InputError(message)
         if fingerprint not in (None, model.fingerprint):
             message = f"the weights here are {model.fingerprint:.16}…, not {fingerprint:.16}…: give nodes one model"
             raise InputError(message)
@@ -97,8 +102,17 @@ def _arrays(column: list[Any]) -> Any:  # noqa: ANN401
     return lists
 
 
+def _in_actor() -> bool:
+    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+
 def _threads() -> int | None:
     """As many as the CPUs of this actor, if it is one."""
-    if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+    if not _in_actor():
         return None
     return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
+
+
+def _without_gpu() -> bool:
+    """Whether this is an actor that has no GPU: it may see those of others."""
+    return _in_actor() and not ray.get_runtime_context().get_accelerator_ids().get("GPU")

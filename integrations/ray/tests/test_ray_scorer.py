@@ -144,6 +144,24 @@ def test_an_address_that_is_none(tmp_path: Path) -> None:
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_no_room_for_an_actor(cluster: str, tmp_path: Path) -> None:
+    """On this machine alone an actor that it has no CPUs for is refused, not waited for."""
+    assert cluster
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"premise": "a", "hypothesis": "b"}\n', encoding="utf-8")
+    spread = on_cluster("local", model=lengths(), threads=9_999)
+    with pytest.raises(InputError, match="an actor takes 9999 CPUs, which this machine has not"):
+        score_file(source, tmp_path / "out.jsonl", NLIReranker(lengths(), cache_size=0), spread=spread)
+
+
+def test_what_is_for_others_is_refused() -> None:
+    """Settings for loading beside an Engine, and columns that `score_file` is to be told."""
+    with pytest.raises(InputError, match=r"^labels: .*give them to load\(\)"):
+        NLIScorer(lengths(), labels=["contradiction", "neutral", "entailment"])
+    with pytest.raises(InputError, match=r"columns and prefix: .* tell score_file"):
+        on_cluster("auto", columns={"premise": "a", "hypothesis": "b"}, prefix="nli_")
+
+
 def test_what_an_actor_refuses_is_told(cluster: str, tmp_path: Path) -> None:
     """Rows that a cluster cannot score, and weights that are others there, end in an error that says which."""
     source = tmp_path / "rows.jsonl"

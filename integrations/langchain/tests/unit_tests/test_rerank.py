@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.documents import BaseDocumentCompressor, Document
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_rerank_nli import NLIRerank, NLIRerankRetriever
 from pydantic import ValidationError
@@ -244,6 +244,15 @@ def test_a_model_is_loaded_once() -> None:
 
     with ThreadPoolExecutor(16) as threads:
         assert len(set(threads.map(ask, range(16)))) == 1
+
+
+def test_settings_of_a_call_load_no_model_anew() -> None:
+    """A retriever whose `k` is given with each call, which LangChain makes anew each time, keeps its reranker."""
+    base = RunnableLambda(lambda _: documents("The ferry sails at noon.", "It is late."))
+    retriever = NLIRerankRetriever(base_retriever=base).configurable_fields(k=ConfigurableField("k"))
+    made = [retriever.prepare({"configurable": {"k": k}})[0] for k in (1, 2)]
+    assert [len(one.invoke(CLAIM)) for one in made] == [1, 2]
+    assert made[0]._ready() is made[1]._ready()
 
 
 def test_two_threads_at_once() -> None:

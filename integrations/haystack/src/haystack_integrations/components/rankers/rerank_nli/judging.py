@@ -51,10 +51,10 @@ class Judging:
             ComponentDevice.resolve_device(self.device).to_torch_str()
         if isinstance(self.model, os.PathLike):
             self.model = os.fspath(self.model)  # a Path could not be saved
-        self._scoring = {name: getattr(self, name) for name in _SCORING if hasattr(self, name)}
-        self._reranker = self.reranker
+        self._made: tuple[dict[str, Any], NLIReranker] | None = None
         # No document and an engine that is never asked: names and ranges are checked without a model.
-        self._judge(self.reranker or NLIReranker(FunctionEngine(lambda _: []), **self._scoring), "a query", [], None)
+        never = FunctionEngine(lambda _: [])
+        self._judge(self.reranker or NLIReranker(never, **self._set(_SCORING)), "a query", [], None)
 
     def warm_up(self) -> None:
         """Load the model, unless that has been done; `run` does it where nobody did."""
@@ -81,12 +81,22 @@ class Judging:
         return default_from_dict(cls, data)
 
     def _loaded(self) -> NLIReranker:
-        with _LOCK:
-            if self._reranker is None:
-                device = "auto" if self.device is None else self.device.to_torch_str()
-                model = load(self.model, engine=self.engine, device=device, labels=self.labels)
-                self._reranker = NLIReranker(model, **self._scoring)
-            return self._reranker
+        """The reranker that was given, or that of the settings as they are now; who has one waits for no other."""
+        if self.reranker is not None:
+            return self.reranker
+        settings, made = self._set((*_LOADING, *_SCORING)), self._made
+        if made is None or made[0] != settings:
+            with _LOCK:
+                made = self._made  # by another thread, perhaps
+                if made is None or made[0] != settings:
+                    device = "auto" if self.device is None else self.device.to_torch_str()
+                    model = load(self.model, engine=self.engine, device=device, labels=self.labels)
+                    made = self._made = settings, NLIReranker(model, **self._set(_SCORING))
+        return made[1]
+
+    def _set(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """The settings of these names that this kind of component has."""
+        return {name: getattr(self, name) for name in names if hasattr(self, name)}
 
     def _fusion(self, documents: list[Document]) -> dict[str, Any]:  # noqa: ARG002 - NLIRanker reads their scores
         return {}
