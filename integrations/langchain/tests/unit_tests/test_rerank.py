@@ -7,8 +7,10 @@ import copy
 import inspect
 import json
 import pickle
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,7 @@ from rerank_nli import FunctionEngine, InputError, InputTypeError, ModelNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 CLAIM = "The ferry sails at noon."
 MIXED = ["e=0.2 c=0.7", "e=0.8 c=0.1", "e=0.5 c=0.3"]
@@ -246,13 +249,15 @@ def test_a_model_is_loaded_once() -> None:
         assert len(set(threads.map(ask, range(16)))) == 1
 
 
-def test_settings_of_a_call_load_no_model_anew() -> None:
-    """A retriever whose `k` is given with each call, which LangChain makes anew each time, keeps its reranker."""
-    base = RunnableLambda(lambda _: documents("The ferry sails at noon.", "It is late."))
-    retriever = NLIRerankRetriever(base_retriever=base).configurable_fields(k=ConfigurableField("k"))
-    made = [retriever.prepare({"configurable": {"k": k}})[0] for k in (1, 2)]
-    assert [len(one.invoke(CLAIM)) for one in made] == [1, 2]
-    assert made[0]._ready() is made[1]._ready()
+def test_settings_of_a_call_load_no_model_anew(tmp_path: Path) -> None:
+    """A retriever whose `k` comes with each call, so that LangChain makes it anew, reads its model's folder once."""
+    shutil.copytree(str(files("rerank_nli") / "mini/nli"), tmp_path / "model")
+    base = RunnableLambda[str, list[Document]](lambda _: documents("The ferry sails at noon.", "It is late."))
+    made = NLIRerankRetriever(base_retriever=base, model=tmp_path / "model")
+    retriever = made.configurable_fields(k=ConfigurableField("k"))
+    assert len(retriever.invoke(CLAIM, {"configurable": {"k": 1}})) == 1
+    shutil.rmtree(tmp_path / "model")
+    assert len(retriever.invoke(CLAIM, {"configurable": {"k": 2}})) == 2
 
 
 def test_two_threads_at_once() -> None:
