@@ -34,7 +34,7 @@ _ABOUT = """\
 Score the rows of a file: they come out in their order, with all their columns and with entailment, neutral,
 contradiction and, where there is a query, score. Finished parts are kept in a folder beside OUT until OUT is whole, so
 the same command goes on where it was killed. What a reranker can be told (direction, score, template …) acts on
-queries: a premise and its hypothesis are scored as they are.
+queries: a premise and its hypothesis are scored as they are, but for --window.
 """
 
 
@@ -116,4 +116,4 @@ def _for_actors(options: argparse.Namespace, reranker: NLIReranker) -> dict[str,
         needed["model"] = str(Path(options.model).absolute())  # an actor works in a folder of its own
     said = calibration(options)
     needed["calibration"] = Calibration.load(said) if said not in ("auto", None) else said
-    return needed | {"fingerprint": reranker.engine.fingerprint}
+    return needed | {"fingerprint": reranker.engine.fingerprint, "precision": reranker.engine.precision}

@@ -144,7 +144,7 @@ def _require_free(out: Path) -> None:
 def _look(source: Path, out: Path, reranker: NLIReranker, chosen: Mapping[str, str] | None, prefix: str) -> _Look:
     """Read all rows, and refuse what could not be scored or written: not after days of work."""
     table, to_table = (form_of(path) == ".parquet" for path in (source, out))
-    written = as_cell if form_of(out) == ".csv" else as_json if table and not to_table else None
+    written = None if to_table else as_cell if form_of(out) == ".csv" else as_json
     require_room = _room_of(reranker)
     schema = schema_of(source) if table and to_table else None
     roles: dict[str, str] = {}
@@ -220,7 +220,9 @@ def _about(reranker: NLIReranker, **of_job: Any) -> dict[str, Any]:  # noqa: ANN
     """All that the scores hang on, as JSON has it."""
     from importlib.metadata import version  # slow to import
 
-    of_job |= {"engine": reranker.engine.name, "rerank-nli": version("rerank-nli")}
+    # of a premise that the model takes whole no window is made unless one is asked for
+    window = reranker._scorer.window if "premise" in of_job["columns"] else None  # noqa: SLF001
+    of_job |= {"engine": reranker.engine.name, "rerank-nli": version("rerank-nli"), "window of premises": window}
     return dict(json.loads(json.dumps({"pairs of a part": _PAIRS, **of_job, **reranker.settings})))
 
 

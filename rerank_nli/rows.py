@@ -41,8 +41,12 @@ def form_of(path: Path) -> str:
     return form
 
 
+# by csv, gzip and pyarrow, whose dates may lie beyond Python's, and whose lists may be too long to read in one go
+_UNREADABLE = (csv.Error, gzip.BadGzipFile, zlib.error, OverflowError, NotImplementedError)
+
+
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a file with their numbers, those of its lines where it has lines, NaN as None.
+    """The rows of a file with their numbers, those of its lines where it has lines, NaN as None, within lists too.
 
     Blank lines of JSON are passed over. Memory holds a few rows, however many there are.
 
@@ -56,7 +60,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         for number, row in numbered:
             yield number, _object(row)
-    except (TypeError, ValueError, EOFError, csv.Error, gzip.BadGzipFile, zlib.error) as error:
+    except (*_UNREADABLE, TypeError, ValueError, EOFError) as error:
         message = f"{path}{f', row {number}' if number else ''}: {error}"
         raise InputError(message) from error
 
@@ -111,7 +115,15 @@ def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
     if None in row:
         message = f"it has more cells than the header, which names {len(row) - 1}"
         raise InputError(message)
-    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+    return {name: _without_nan(value) for name, value in row.items()}
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_rows(file: BinaryIO, path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -159,7 +171,13 @@ def as_json(value: Any) -> str:  # noqa: ANN401
     Raises:
         InputError: a value that JSON has no form for.
     """
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except InputError:  # of a kind that JSON has not
+        raise
+    except ValueError as error:
+        message = f"{value!r:.60} has no form in JSON ({error}): write .parquet"
+        raise InputError(message) from error
 
 
 def _plain(value: Any) -> str:  # noqa: ANN401

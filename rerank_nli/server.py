@@ -122,7 +122,7 @@ def _add_verbs(app: FastAPI, gate: Gate, answers: Answers) -> None:
     async def answer(request: Request, form: Any, verb: Callable[..., Any]) -> Response:  # noqa: ANN401 - any form
         state = request.state
         state.line["form"] = form  # which the log may show, if it is told to
-        gate.limits.require_short(dict(form))
+        gate.limits.require_short(list(dict(form).values()))
         body = await gate.run(
             request, state.arrived, lambda work: json.dumps(verb(form, work, state.id), allow_nan=False).encode()
         )

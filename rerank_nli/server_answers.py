@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rerank_nli.server_forms import (
         CheckForm,
         CohereForm,
+        Document,
         PredictForm,
         RerankForm,
         TextsForm,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rerank_nli.types import RankedPassage
 
 __all__ = ["Answers"]
+
+_UNSAID = "default/not-specified"  # by a client of Infinity that names no model
 
 
 class Answers:
@@ -44,7 +47,7 @@ class Answers:
     def cohere(self, form: CohereForm, _: Work, own: str) -> dict[str, Any]:
         """Places and scores, best first, as Cohere's second version has them."""
         name = self._asked(form.model, len(form.documents), "documents")
-        texts = self._documents(form)
+        texts = self._texts("document", form.documents, form.rank_fields)
         ranking = self._models.reranker(name).rank(form.query, texts, form.top_n or None)
         self._metrics.ranked(name, ranking)
         return {"id": own, "results": [_result(p, form) for p in ranking], "meta": _meta("2")}
@@ -52,11 +55,12 @@ class Answers:
     def rerank(self, form: RerankForm, work: Work, own: str) -> dict[str, Any]:
         """What Cohere's first version, Jina and vLLM have in one, and what the model says beside it."""
         name = self._asked(form.model, len(form.documents), "documents")
-        texts = self._documents(form)
+        texts = self._texts("document", form.documents, form.rank_fields)
         if form.template is not None:  # it may hold the query many times
             more = form.template.count("{query}") * (len(form.query) - len("{query}"))
             self._limits.require_length(len(form.template) + more, form.template)
-        reranker = self._models.reranker(name, direction=form.direction, score=form.score, template=form.template)
+        score = form.score or ("logit" if form.raw_scores else None)
+        reranker = self._models.reranker(name, direction=form.direction, score=score, template=form.template)
         filtered = reranker.filter(form.query, texts, form.threshold, form.keep or "entailment", form.top_n or None)
         self._metrics.ranked(name, (*filtered.kept, *filtered.dropped))
         answer = {
@@ -73,7 +77,9 @@ class Answers:
 
     def infinity(self, form: RerankForm, work: Work, own: str) -> dict[str, Any]:
         """`rerank`, with a returned document as its text alone, as Infinity has it."""
-        answer = self.rerank(form, work, own)
+        if form.model == _UNSAID:
+            form = form.model_copy(update={"model": None})
+        answer = self.rerank(form, work, own) | {"object": "rerank"}
         for result in (*answer["results"], *answer.get("dropped", ())):
             if "document" in result:
                 result["document"] = result["document"]["text"]
@@ -105,19 +111,19 @@ class Answers:
     def verify(self, form: VerifyForm, _: Work, __: str) -> dict[str, Any]:
         """The library's verdict."""
         name = self._asked(form.model, len(form.passages), "passages")
-        passages = read_texts("passage", form.passages)
+        passages = self._texts("passage", form.passages)
         return self._models.reranker(name).verify(form.claim, passages, form.threshold).to_dict()
 
     def check(self, form: CheckForm, _: Work, __: str) -> dict[str, Any]:
         """The library's report."""
         pairs = len(sentences(form.answer)) * len(form.passages)
         name = self._asked(form.model, pairs, "pairs of sentence and passage")
-        passages = read_texts("passage", form.passages)
+        passages = self._texts("passage", form.passages)
         return self._models.reranker(name).check(form.answer, passages, form.threshold).to_dict()
 
-    def _documents(self, form: CohereForm) -> list[str]:
-        """The texts to put in order; fields were short, and what they are joined to may not be."""
-        texts = read_texts("document", form.documents, form.rank_fields)
+    def _texts(self, what: str, documents: list[Document], fields: list[str] | None = None) -> list[str]:
+        """What is read of documents; fields were short, and what they are joined to may not be."""
+        texts = read_texts(what, documents, fields)
         self._limits.require_short(texts)
         return texts
 

@@ -67,6 +67,7 @@ class RerankForm(CohereForm):
     direction: Literal["passage_entails_query", "query_entails_passage", "bidirectional"] | None = None
     score: Literal["entailment", "entailment_vs_contradiction", "margin", "logit"] | None = None
     template: str | None = Field(None, description='A text with {query} in it, or "auto".')
+    raw_scores: bool | None = Field(None, description="The logit in the place of a score that is not said.")
     threshold: _Finite | None = Field(None, description='Least score of a result; the others come as "dropped".')
     keep: Literal["entailment", "contradiction", "evidence"] | None = Field(
         None, description="What the threshold is held against."

@@ -61,7 +61,7 @@ class Limits:
         """Refuse a text that would take the tokenizer too long.
 
         Args:
-            texts: texts, or lists and mappings of them, to any depth.
+            texts: texts, or lists of them, to any depth; objects are passed over, of which not all is read.
 
         Raises:
             RefusalError: one is too long.
@@ -71,8 +71,8 @@ class Limits:
             one = waiting.pop()
             if isinstance(one, str):
                 self.require_length(len(one), one)
-            if isinstance(one, list | dict):
-                waiting += one.values() if isinstance(one, dict) else one
+            if isinstance(one, list):
+                waiting += one
 
     def require_length(self, length: int, text: str) -> None:
         """Refuse what would have so many characters, and is or begins as a text.
@@ -166,7 +166,8 @@ class Gate:
         """
         self.require_open()
         work = Work(deadline=arrived + self.limits.deadline)
-        done = self._begin(work, call)
+        calls = [call]  # to be taken once; what nobody waits for is let go, though its turn is yet to come
+        done = self._begin(work, calls)
         gone = asyncio.ensure_future(_disconnected(request))
         either: tuple[asyncio.Future[Any], ...] = (done, gone)
         try:
@@ -181,12 +182,13 @@ class Gate:
             raise self._too_late() from error
         finally:
             work.cancelled = True
+            calls.clear()
             for awaited in either:
                 awaited.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
 
-    def _begin(self, work: Work, call: Callable[[Work], _Result]) -> asyncio.Future[_Result]:
+    def _begin(self, work: Work, calls: list[Callable[[Work], _Result]]) -> asyncio.Future[_Result]:
         with self._lock:
             self._inside += 1
 
@@ -197,7 +199,7 @@ class Gate:
             try:
                 with work.current():
                     work.require_wanted()
-                    return call(work)
+                    return calls.pop()(work)
             finally:
                 with self._lock:
                     self._working -= 1

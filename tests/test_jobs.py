@@ -434,6 +434,22 @@ def test_text_of_all_kinds(tmp_path: Path) -> None:
         score_file(source, tmp_path / "all.csv", scorer())
 
 
+def test_another_window_is_another_job(tmp_path: Path, bundled: NLIReranker) -> None:
+    """What the bundled model reads whole it reads in windows where they are asked for, even those of its own size."""
+    source = write(tmp_path / "in.jsonl", rows(PART + 1))
+    engine = bundled.engine
+    out = tmp_path / "out.jsonl"
+
+    def stop(done: int, _: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_file(source, out, NLIReranker(engine), report=stop)
+    with pytest.raises(InputError, match=r"parts of another job \(window of premises None, now 96\)"):
+        score_file(source, out, NLIReranker(engine, window=engine.window))
+
+
 def test_parquet_keeps_its_kinds(tmp_path: Path) -> None:
     """A Parquet table keeps kinds, nulls and metadata of all its columns; JSON has dates and decimals as text."""
     pa = pytest.importorskip("pyarrow")
@@ -463,6 +479,25 @@ def test_parquet_keeps_its_kinds(tmp_path: Path) -> None:
     score_file(tmp_path / "plain.parquet", tmp_path / "out.jsonl", scorer())
     first = read(tmp_path / "out.jsonl")[0]
     assert (first["price"], first["day"], first["nan"], first["tags"]) == ("1.50", "2020-01-02", None, ["x"])
+
+
+def test_numbers_that_json_has_not(tmp_path: Path) -> None:
+    """NaN is null, within lists too; an infinite number, and a date beyond Python's, are refused with their row."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    source, out = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    pair = {"premise": ["e=0.5,c=0.1"], "hypothesis": ["a"]}
+    pq.write_table(pa.table({**pair, "vector": [[float("nan"), 1.0]]}), source)
+    score_file(source, out, scorer())
+    assert read(out)[0]["vector"] == [None, 1.0]
+    out.unlink()
+    for column, message in (
+        ([float("inf")], "row 1: inf has no form in JSON"),
+        (pa.array([10**15], pa.timestamp("ms")), r"in\.parquet: "),
+    ):
+        pq.write_table(pa.table({**pair, "x": column}), source)
+        with pytest.raises(InputError, match=message):
+            score_file(source, out, scorer())
 
 
 def test_json_into_parquet(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
 import socket
 import threading
+import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -12,10 +16,12 @@ import pytest
 from serving import PATIENCE, Served, held, in_thread, served, until
 
 from rerank_nli import FunctionEngine
-from rerank_nli.server_limits import Limits
+from rerank_nli.server_limits import Gate, Limits, RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rerank_nli.shared_engine import Work
 
 ONE_BY_ONE = {"batch_tokens": 2}  # a pair of words is a batch
 
@@ -92,6 +98,45 @@ def test_client_leaves() -> None:
         assert engine.begun[-1] == ["e"]
 
 
+def test_what_nobody_waits_for_is_let_go() -> None:
+    """A request whose client has left holds no memory, though all threads are busy and its turn is yet to come."""
+
+    class Asked:
+        """What a request asks; its call is bound to it."""
+
+        def __call__(self, _: Work) -> None: ...
+
+    class Left:
+        """A request whose client has left."""
+
+        async def receive(self) -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+    async def main() -> None:
+        gate, busy = Gate(Limits(threads=1)), threading.Event()
+        first = asyncio.ensure_future(gate.run(Waits(), time.monotonic(), lambda _: busy.wait(PATIENCE)))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        asked = Asked()
+        let_go = weakref.ref(asked)
+        with pytest.raises(RefusalError, match="the client has left"):
+            await gate.run(Left(), time.monotonic(), asked)  # type: ignore[arg-type]
+        del asked
+        gc.collect()
+        assert let_go() is None
+        busy.set()
+        assert await first
+        gate.close()
+
+    class Waits:
+        """A request whose client waits."""
+
+        async def receive(self) -> dict[str, str]:
+            await asyncio.Event().wait()
+            return {}
+
+    asyncio.run(main())
+
+
 def test_client_leaves_early() -> None:
     """A client that leaves before all of its body is there has left; it does not count as one that sent no JSON."""
     engine = FunctionEngine(lambda pairs: [[1.0, 0.0, 0.0]] * len(pairs))
@@ -150,6 +195,21 @@ def test_too_long(small: Served, path: str, body: dict[str, Any]) -> None:
     response = small.http.post(path, json=body)
     assert response.status_code == 413
     assert re.search(r"a text has 30\d characters, more than the 300", response.json()["message"])
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "what"),
+    [
+        ("/rerank", "query", "documents"),
+        ("/v2/rerank", "query", "documents"),
+        ("/v1/verify", "claim", "passages"),
+        ("/v1/check", "answer", "passages"),
+    ],
+)
+def test_what_nobody_reads_may_be_long(small: Served, path: str, asked: str, what: str) -> None:
+    """Of a document that is an object only what is read is counted."""
+    for document, status in (({"text": "a", "html": "h" * 301}, 200), ({"text": "a" * 301}, 413)):
+        assert small.http.post(path, json={asked: "q", what: [document]}).status_code == status
 
 
 def test_a_field_counts_once(small: Served) -> None:

@@ -136,6 +136,15 @@ def test_infinity(server: Served) -> None:
     """/infinity/rerank returns a document as its text alone."""
     answer = server.post("/infinity/rerank", {"query": CLAIM, "documents": PASSAGES, "return_documents": True})
     assert {result["index"]: result["document"] for result in answer["results"]} == dict(enumerate(PASSAGES))
+    assert answer["object"] == "rerank"  # the one value that its client knows
+
+
+def test_infinity_says_no_model(server: Served, bundled: NLIReranker) -> None:
+    """Infinity's client names a model for none, and may ask for logits."""
+    asked = {"query": CLAIM, "documents": PASSAGES, "model": "default/not-specified", "raw_scores": True}
+    answer = server.post("/infinity/rerank", asked)
+    expected = NLIReranker(bundled.engine, score="logit").rank(CLAIM, PASSAGES)
+    assert [r["relevance_score"] for r in answer["results"]] == pytest.approx([p.score for p in expected])
 
 
 def test_objects(server: Served) -> None:

@@ -30,6 +30,7 @@ class NLIScorer:
         prefix: of the new columns' names.
         threads: of the model; None is as many as the CPUs that Ray gave the actor.
         fingerprint: of the weights: an actor that finds others under that name refuses to start. None takes any.
+        precision: that "auto" should come to: an actor that would compute in another refuses too. None takes any.
         engine: as `rerank_nli.load`.
         device: as `rerank_nli.load`; "auto" is the actor's GPU, if Ray gave it one.
         dtype: as `rerank_nli.load`.
@@ -50,6 +51,7 @@ class NLIScorer:
         prefix: str = "",
         threads: int | None = None,
         fingerprint: str | None = None,
+        precision: str | None = None,
         engine: str = "auto",
         device: str = "auto",
         dtype: str = "auto",
@@ -66,6 +68,9 @@ class NLIScorer:
             raise InputError(message)
         if fingerprint not in (None, model.fingerprint):
             message = f"the weights here are {model.fingerprint:.16}…, not {fingerprint:.16}…: give nodes one model"
+            raise InputError(message)
+        if precision not in (None, model.precision):
+            message = f"the model computes in {model.precision} here, not in {precision}: say engine and dtype"
             raise InputError(message)
         self.reranker = NLIReranker(model, **{"cache_size": 0, **settings})
         self.columns, self.prefix = columns, prefix

@@ -155,9 +155,11 @@ def test_no_room_for_an_actor(cluster: str, tmp_path: Path) -> None:
 
 
 def test_what_is_for_others_is_refused() -> None:
-    """Settings for loading beside an Engine, and columns that `score_file` is to be told."""
+    """Settings for loading beside an Engine, another precision, and columns that `score_file` is to be told."""
     with pytest.raises(InputError, match=r"^labels: .*give them to load\(\)"):
         NLIScorer(lengths(), labels=["contradiction", "neutral", "entailment"])
+    with pytest.raises(InputError, match="computes in fp32 here, not in bf16: say engine and dtype"):
+        NLIScorer(dtype="fp32", precision="bf16")
     with pytest.raises(InputError, match=r"columns and prefix: .* tell score_file"):
         on_cluster("auto", columns={"premise": "a", "hypothesis": "b"}, prefix="nli_")
 
