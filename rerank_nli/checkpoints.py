@@ -96,9 +96,14 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
 def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that says that it is no sequence classifier: its head would be made of random numbers.
 
+    XLNet is refused too: it reads a pair at its end, where pairs are padded.
+
     Raises:
         InputError: another architecture.
     """
+    if config.get("model_type") == "xlnet":
+        message = f"{folder} holds an XLNet, which would read padding in the place of a pair: use another checkpoint"
+        raise InputError(message)
     if config.get("architectures") and not is_classifier(config):
         message = f"{folder} holds {config['architectures']}, not a sequence classifier: {_MEND}"
         raise InputError(message)

@@ -52,6 +52,9 @@ _RECIPE = {  # what numbers of a recipe are, in a line
     "seed": "of the order, the head and the dropout",
 }
 _DATA = "pairs: .jsonl or .csv, also with .gz, or .parquet"
+_DATA_LABELS = (
+    "what labels that are numbers count in, a,b,c, as entailment,not_entailment of GLUE; the model's outputs if unsaid"
+)
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -83,6 +86,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     """Options of `evaluate`."""
     command.add_argument("model", nargs="?", default="mini", help='"mini", a folder, an .onnx file or a Hub id')
     command.add_argument("--data", nargs="+", required=True, help=_DATA)
+    command.add_argument("--data-labels", type=names, help=_DATA_LABELS)
     command.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
     command.add_argument("--json", action="store_true")
     command.add_argument("--plot", type=Path, help="also save reliability and confusion as .svg or .png")
@@ -97,6 +101,7 @@ def add_calibrate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o", "--out", type=Path, required=True, help="the calibration, for NLIReranker(calibration=…)"
     )
+    command.add_argument("--data-labels", type=names, help=_DATA_LABELS)
     command.add_argument("--method", choices=("auto", *METHODS), default="auto")
     command.add_argument("--resamples", type=int, default=1000, help="of the bootstrap; 0 leaves intervals out")
     command.add_argument("--plot", type=Path, help="also save the reliability diagram as .svg or .png")
@@ -143,7 +148,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     _check_plot(options.plot)
     reranker = NLIReranker(load_model(options))
-    sets = _sets(options.data, list(reranker.engine.labels.names))
+    sets = _sets(options.data, options.data_labels or list(reranker.engine.labels.names))
     with watch_languages(options, reranker.engine) as show:
         show(text for pairs in sets.values() for pair in pairs for text in (pair.premise, pair.hypothesis))
         evaluations = {
@@ -171,7 +176,8 @@ def _calibrate(options: argparse.Namespace) -> int:
     _check_plot(options.plot)
     require_folder(options.out)
     reranker = load_reranker(options, calibration=None)
-    pairs = [pair for file in options.data for pair in read_pairs(file, list(reranker.engine.labels.names))]
+    outputs = options.data_labels or list(reranker.engine.labels.names)
+    pairs = [pair for file in options.data for pair in read_pairs(file, outputs)]
     calibration, report = calibrate(reranker, pairs, options.method, options.resamples)
     calibration.save(options.out)
     if options.plot:

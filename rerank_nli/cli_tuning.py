@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rerank_nli.cli_options import add_model, add_settings, load_model, load_reranker
+from rerank_nli.cli_options import add_calibration, add_model, add_settings, load_model, load_reranker
 from rerank_nli.inputs import require_folder
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def add_guarantee(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print what the file holds")
     add_model(command)
     add_settings(command, without=("normalize",))
+    add_calibration(command)
     command.set_defaults(run=_guarantee)
 
 

@@ -40,7 +40,7 @@ class Fitted:
             CalibrationError: a setting differs; the message names each.
         """
         differing = [
-            f"{name}: fitted for {self.key.get(name)!r}, used with {value!r}"
+            f"{name}: fitted for {self.key.get(name)!r:.80}, used with {value!r:.80}"
             for name, value in key.items()
             if self.key.get(name) != value
         ]

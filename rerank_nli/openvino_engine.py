@@ -16,13 +16,14 @@ from rerank_nli.engines import FolderEngine
 from rerank_nli.errors import DamagedModelError, InputError, one_of, require
 from rerank_nli.files import ONNX, OPENVINO, find, folder_of
 from rerank_nli.manifest import sha256
-from rerank_nli.onnx_engine import INPUTS, rounds_by_batch, weights_beside
+from rerank_nli.onnx_engine import INPUTS, OnnxEngine, rounds_by_batch, weights_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rerank_nli.engines import Pairs
     from rerank_nli.scores import FloatArray
+    from rerank_nli.windows import IntArray, Tokens
 
 __all__ = ["OPENVINO_DTYPES", "OpenVinoEngine"]
 
@@ -101,6 +102,18 @@ class OpenVinoEngine(FolderEngine):
             raise
         finally:
             self._idle.append(request)
+
+    def states(self, texts: Sequence[Tokens]) -> tuple[FloatArray, IntArray]:
+        """As OnnxEngine, which computes them.
+
+        Raises:
+            ModelNotFoundError: the folder has no ONNX graphs, which `rerank-nli export` writes.
+        """
+        return self._encoder.states(texts)
+
+    @functools.cached_property
+    def _encoder(self) -> OnnxEngine:
+        return OnnxEngine(self.file.parent, self._given_labels, threads=self.threads)
 
     def _require_classifier(self, compiled: Any) -> None:  # noqa: ANN401 - openvino is optional
         """Note the names of inputs and logits, and refuse a graph without such."""

@@ -113,7 +113,9 @@ def judged(row: Mapping[str, Any]) -> Judged:
         message = f"{len(passages)} passages, but {len(labels)} labels"
         raise InputError(message)
     for number, (passage, label) in enumerate(zip(passages, labels, strict=True)):
-        _text(f"passage {number}", passage)
+        if not isinstance(passage, str):  # a blank one is scored, as it is by `rank`
+            message = f"passage {number} is {passage!r}: expected a text"
+            raise InputError(message)
         if label not in (0, 1):
             message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
             raise InputError(message)

@@ -157,8 +157,11 @@ class NLIReranker(Judging):
             settings: those of the class but `engine`, `labels` and `cache_size`; what is left out has its default.
 
         Raises:
-            InputError, LabelError, CalibrationError: as the class.
+            InputError, LabelError, CalibrationError: as the class, or `cache_size`.
         """
+        if "cache_size" in settings:
+            message = "with_settings shares its memory, whose cache_size is settled: make an NLIReranker of the engine"
+            raise InputError(message)
         other = NLIReranker(self.engine, **settings)
         for scorer in (other._scorer, other._judge):
             scorer.share_memory(self._scorer)

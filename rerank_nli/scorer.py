@@ -44,14 +44,15 @@ __all__ = ["DIRECTIONS", "FEWEST_TOKENS", "Scored", "Scorer", "is_question"]
 DIRECTIONS = ("passage_entails_query", "query_entails_passage", "bidirectional")
 FEWEST_TOKENS = 32  # a query that leaves a passage less than this is refused
 _LONGEST_KEPT = 512  # tokens of a text that is remembered: a long one is cheap to read again beside its windows
-_QUESTION = r"(?is)(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]\s*$"
+# An interrogative begins no question that ends as a statement does, and WHO may be the organization.
+_QUESTION = r"(?is)(?!.*[.!。]$)(?!(?-i:WHO\b.*[a-z]))(who|whom|whose|what|when|where|which|why|how)\b|.*[?？؟]$"
 _AUTO = ("{query}",)  # claims and questions as they are: benchmarks/templates.py compares the alternatives
 
 
 def is_question(query: str) -> bool:
-    """Whether a query ends in a question mark or starts with an interrogative.
+    """Whether a query ends in a question mark, or starts with an interrogative and does not end as a statement.
 
-    >>> [is_question(q) for q in ("Who wrote it?", "how tides work", "Tides follow the Moon.", "tides moon")]
+    >>> [is_question(q) for q in ("Who wrote it?", "how tides work", "When heated, water expands.", "WHO warns of it")]
     [True, True, False, False]
     """
     return re.match(_QUESTION, query.strip()) is not None

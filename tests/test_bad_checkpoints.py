@@ -83,6 +83,12 @@ def test_five_outputs(folder: Path) -> None:
     fails(LabelError, folder, r"has 2 names, but the checkpoint has 5 outputs: \['1 stars'", labels=TWO)
 
 
+def test_what_reads_a_pair_from_its_end(folder: Path) -> None:
+    """An XLNet, whose head would read padding, is refused."""
+    configured(folder, architectures=["XLNetForSequenceClassification"], model_type="xlnet")
+    fails(InputError, folder, "holds an XLNet, which would read padding in the place of a pair: use another")
+
+
 @pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertModel", "BertForQuestionAnswering"])
 def test_another_architecture(folder: Path, architecture: str) -> None:
     """A language or embedding model is refused by its config, whatever labels= say, with what would work."""

@@ -129,6 +129,17 @@ def test_a_promise_of_the_other_kind(capsys: pytest.CaptureFixture[str], tmp_pat
         assert run(capsys, *asked, "--threshold", 0.5)[0] == 0
 
 
+def test_a_promise_without_calibration(capsys: pytest.CaptureFixture[str], tmp_path: Path, passages: Path) -> None:
+    """What `filter` is told of a calibration `guarantee` can be told too; another is refused in a line."""
+    out = tmp_path / "recall.json"
+    data = lines(tmp_path / "rows.jsonl", ROWS)
+    assert run(capsys, "guarantee", data, "-o", out, "--recall", 0.9, "--calibration", "none")[0] == 0
+    asked = ("filter", "--query", "The boat is red.", "--guarantee", out, passages)
+    assert run(capsys, *asked, "--calibration", "none")[0] == 0
+    status, _, err = run(capsys, *asked)
+    assert (status, err.count("\n"), len(err) < 1_000) == (2, 1, True)
+
+
 def test_join(capsys: pytest.CaptureFixture[str], passages: Path) -> None:
     """`--join 2` is that of the Python API."""
     claim = "The boat is red and lies at the quay."

@@ -132,6 +132,25 @@ def test_plots(suffix: str, tmp_path: Path) -> None:
     assert start == b"\x89PNG\r\n\x1a\n" if suffix == "png" else start.startswith(b"<?xml")
 
 
+def test_numbers_of_the_datas_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Labels that are numbers count in --data-labels, where the data's order is not that of the model."""
+    rows = [("A cat naps.", "A cat is sleeping.", 0), ("A cat naps.", "No cat is sleeping.", 1)]
+    named = [{"premise": p, "hypothesis": h, "label": ("entailment", "not_entailment")[n]} for p, h, n in rows]
+    numbered = [row | {"label": n} for row, (_, _, n) in zip(named, rows, strict=True)]
+    found = []
+    for name, given, more in (
+        ("named", named, []),
+        ("numbered", numbered, ["--data-labels", "entailment,not_entailment"]),
+    ):
+        path = tmp_path / name / "rows.jsonl"
+        path.parent.mkdir()
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in given), encoding="utf-8")
+        assert main(["evaluate", "--data", str(path), "--resamples", "0", "--json", *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert found[0]["accuracy"] == 1
+
+
 def test_a_plot_of_another_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A plot is .svg or .png; the command says so before it measures anything."""
     with pytest.raises(InputError, match=r"unknown suffix of a plot '\.bmp': expected one of '\.svg', '\.png'"):

@@ -113,6 +113,13 @@ def test_the_bundled_model_ranks_in_it(bundled: NLIReranker) -> None:
     assert [p.score for p in ranking] == pytest.approx([p.score for p in expected], abs=0.1)  # fp32 against int8
 
 
+def test_it_embeds(bundled: NLIReranker) -> None:
+    """Texts become the vectors that they become with the ONNX engine."""
+    texts = ["The ferry leaves at noon.", "", "At noon the ferry goes."]
+    vectors = NLIReranker(load(engine="openvino")).embed(texts)
+    np.testing.assert_array_equal(vectors, bundled.embed(texts))
+
+
 def test_threads_share_an_engine(ir: OpenVinoEngine) -> None:
     """Eight threads that score at once get each the logits that one thread gets."""
     batches = [PAIRS[n : n + 3] for n in range(6)] * 4

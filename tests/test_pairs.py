@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rerank_nli import InputError
-from rerank_nli.pairs import Pair, read_pairs
+from rerank_nli.pairs import Judged, Pair, read_judged, read_pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +75,12 @@ def test_groups(tmp_path: Path) -> None:
         Pair("yes", "q", "entailment", None, "s"),
         Pair("no", "q", "not_entailment", None, "s"),
     ]
+
+
+def test_a_blank_passage(tmp_path: Path) -> None:
+    """A passage of a judged query may be blank, as a retriever's may."""
+    path = _write(tmp_path / "a.jsonl", [{"query": "q", "passages": ["", "yes"], "labels": [0, 1]}])
+    assert read_judged(path) == [Judged("q", ["", "yes"], [0, 1], None)]
 
 
 def test_groups_in_a_table(tmp_path: Path) -> None:

@@ -372,6 +372,12 @@ def test_results_pickle() -> None:
     assert copy.deepcopy(filtered) == filtered
 
 
+def test_a_memory_that_is_shared_keeps_its_size(bundled: NLIReranker) -> None:
+    """Other settings over the same memory cannot give it another size."""
+    with pytest.raises(InputError, match="whose cache_size is settled"):
+        bundled.with_settings(score="margin", cache_size=0)
+
+
 @pytest.mark.parametrize("settings", [{"engine": "onnx"}, {"engine": "torch"}, {"labels": ["a", "b", "c"]}])
 def test_loading_options_beside_an_engine_are_refused(settings: dict[str, Any]) -> None:
     """engine= and labels= beside an Engine are an error that points to load()."""
