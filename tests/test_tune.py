@@ -312,7 +312,7 @@ ROW: dict[str, Any] = {"query": "q", "passages": ["a", "b"], "labels": [0, 1], "
         ({"passages": ["a", 3]}, "passage 1 is 3: expected a text"),
         ({"query": " "}, "query is ' ': expected a text"),
         ({"retrieval_scores": [1.0]}, "1 retrieval_scores, but 2 passages"),
-        ({"retrieval_scores": [1.0, float("nan")]}, "retrieval score 1 must be a finite number, got nan"),
+        ({"retrieval_scores": [1.0, float("nan")]}, "retrieval score 1 must be a finite number, got None"),
         ({"retrieval_scores": [float("inf"), 0]}, "retrieval score 0 must be a finite number, got inf"),
         ({"retrieval_scores": 3}, "retrieval_scores must be a list"),
     ],
