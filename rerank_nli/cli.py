@@ -35,7 +35,7 @@ from rerank_nli.cli_tuning import add_guarantee, add_tune
 from rerank_nli.errors import CalibrationError, InputError, InputTypeError, RerankNLIError, require
 from rerank_nli.inputs import pair
 from rerank_nli.label_sets import label_names
-from rerank_nli.ranking import KEEPS
+from rerank_nli.ranking import KEEPS, compared_by
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.zeroshot import TEMPLATE, ZeroShotClassifier
 
@@ -399,9 +399,9 @@ def _show_ranking(ranking: Ranking, keep: str = "entailment") -> str:
     """A passage a line, with the number by which it was kept and the text that has it."""
     lines = ["   score  index  id  evidence"]
     for p in ranking:
-        score, text = p.score, p.evidence
-        if keep == "contradiction" or (keep == "evidence" and (p.refutation or 0.0) > score):
-            score, text = p.refutation or 0.0, p.refuting_evidence or ""
+        score = compared_by(p, keep)
+        refutes = keep == "contradiction" or score > p.score
+        text = (p.refuting_evidence or "") if refutes else p.evidence
         lines.append(f"{score:8.4f}  {p.index:5d}  {'-' if p.id is None else p.id}  {' '.join(text.split())}")
     return "\n".join(lines)
 

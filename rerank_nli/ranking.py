@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rerank_nli.scorer import Scored, Scorer
     from rerank_nli.scores import FloatArray
 
-__all__ = ["KEEPS", "divide", "named", "ordered", "rankings"]
+__all__ = ["KEEPS", "compared_by", "divide", "named", "ordered", "rankings"]
 
 KEEPS = ("entailment", "contradiction", "evidence")
 
@@ -143,7 +143,7 @@ def ordered(
 
 def divide(ranking: Ranking, threshold: float | None, keep: str, top_k: int | None) -> Filtered:
     """Kept and dropped; what is not kept for its entailment is ordered by what was compared."""
-    compared = {p.index: _compared(p, keep) for p in ranking}
+    compared = {p.index: compared_by(p, keep) for p in ranking}
     ordered = list(ranking) if keep == "entailment" else sorted(ranking, key=lambda p: -compared[p.index])
     kept = [p for p in ordered if threshold is None or compared[p.index] >= threshold][:top_k]
     inside = {p.index for p in kept}
@@ -151,13 +151,14 @@ def divide(ranking: Ranking, threshold: float | None, keep: str, top_k: int | No
     return Filtered(replace(ranking, passages=tuple(kept)), replace(ranking, passages=dropped), threshold, keep)
 
 
+def compared_by(passage: RankedPassage, keep: str) -> float:
+    """What a threshold is held against."""
+    refutation = passage.refutation or 0.0
+    return {"entailment": passage.score, "contradiction": refutation, "evidence": max(passage.score, refutation)}[keep]
+
+
 def named(row: FloatArray) -> Probabilities:
     """Three numbers as probabilities, None for NaN."""
     entailment, *others = row.tolist()
     neutral, contradiction = (None if np.isnan(p) else p for p in others)
     return Probabilities(entailment, neutral, contradiction)
-
-
-def _compared(passage: RankedPassage, keep: str) -> float:
-    refutation = passage.refutation or 0.0
-    return {"entailment": passage.score, "contradiction": refutation, "evidence": max(passage.score, refutation)}[keep]

@@ -43,6 +43,12 @@ def rows(count: int, distinct: int = 50) -> list[dict[str, Any]]:
     ]
 
 
+def stop_once_done(done: int, _: int) -> None:
+    """A report that ends the job after its first part."""
+    if done:
+        raise KeyboardInterrupt
+
+
 def write(path: Path, given: Sequence[Any]) -> Path:
     path.write_text("".join(f"{one if isinstance(one, str) else json.dumps(one)}\n" for one in given), encoding="utf-8")
     return path
@@ -440,12 +446,8 @@ def test_another_window_is_another_job(tmp_path: Path, bundled: NLIReranker) -> 
     engine = bundled.engine
     out = tmp_path / "out.jsonl"
 
-    def stop(done: int, _: int) -> None:
-        if done:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        score_file(source, out, NLIReranker(engine), report=stop)
+        score_file(source, out, NLIReranker(engine), report=stop_once_done)
     with pytest.raises(InputError, match=r"parts of another job \(window of premises None, now 96\)"):
         score_file(source, out, NLIReranker(engine, window=engine.window))
 
@@ -559,12 +561,8 @@ def test_damaged_parts(tmp_path: Path, name: str, message: str, held: bytes) -> 
     """A file of a job that a disk has damaged ends in one error, which says what to delete."""
     source, out = write(tmp_path / "in.jsonl", rows(PART + 1)), tmp_path / "out.jsonl"
 
-    def stop(done: int, _: int) -> None:
-        if done:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        score_file(source, out, scorer(), report=stop)
+        score_file(source, out, scorer(), report=stop_once_done)
     (tmp_path / "out.jsonl.parts" / name).write_bytes(held)
     with pytest.raises(InputError, match=rf"{message}.* delete it"):
         score_file(source, out, scorer())
