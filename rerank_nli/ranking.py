@@ -55,8 +55,6 @@ def rankings(
         InputError, InputTypeError, QueryTooLongError, CalibrationError: as `NLIReranker.rank`.
     """
     fuse = inputs.fusion(fuse)
-    if isinstance(fuse, Fusion):
-        fuse.require_key(scorer.key)
     for index, query in enumerate(queries):
         if not isinstance(query, str):
             message = f"query {index} must be a text, got {query!r}"
@@ -67,6 +65,10 @@ def rankings(
         [inputs.text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
         for of, passages in zip(of_list, lists, strict=True)
     ]
+    if isinstance(fuse, Fusion) and any(
+        lists
+    ):  # where there is nothing to fuse, it need not fit: adapters try settings so
+        fuse.require_key(scorer.key)
     retrieval = inputs.retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
     bodies = [[text for text, _ in texts] for texts in read]
     scored: Sequence[Sequence[Scored | None]]

@@ -24,7 +24,16 @@ from pydantic import TypeAdapter
 from shared_cases import CASES, Case
 
 import rerank_nli
-from rerank_nli import FunctionEngine, InputError, InputTypeError, LabelError, ModelNotFoundError, NLIReranker
+from rerank_nli import (
+    CalibrationError,
+    FunctionEngine,
+    Fusion,
+    InputError,
+    InputTypeError,
+    LabelError,
+    ModelNotFoundError,
+    NLIReranker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,6 +145,24 @@ def test_alpha_weighs_the_two_sides(settings: dict[str, Any], expected: list[int
     """`alpha` of 1 orders by entailment alone, of 0 by the retrieval scores alone."""
     given = documents(0.9, 0.7, 0.1, scores=[1.0, 4.0, 5.0])
     assert places(NLIRanker(reranker=graded(), **settings).run(CLAIM, given)["documents"]) == expected
+
+
+@pytest.mark.integration
+def test_a_learned_fusion(bundled: NLIReranker, tmp_path: Path) -> None:
+    """`fuse=` takes the file of a Fusion for the model that the settings name; a file of anything else is refused."""
+    path, other = tmp_path / "fusion.json", tmp_path / "other.json"
+    Fusion([1.0, 4.0, 0.0, -2.0], 0.0, bundled.calibration_key).save(path)
+    other.write_text("{}")
+    texts = ["The ferry left at noon.", "The ferry never left.", "The ferry is red."]
+    given = [Document(content=text, score=score) for text, score in zip(texts, (1.0, 3.0, 2.0), strict=True)]
+    expected = bundled.rank("The ferry left.", texts, retrieval_scores=[1.0, 3.0, 2.0], fuse=path)
+    found = NLIRanker(fuse=str(path)).run("The ferry left.", given)["documents"]
+    assert [document.content for document in found] == [passage.text for passage in expected]
+    assert [d.meta["nli_relative"] for d in found] == pytest.approx([p.relative for p in expected], abs=1e-6)
+    with pytest.raises(CalibrationError, match="fitted for"):
+        NLIRanker(fuse=str(path), score="margin").run("The ferry left.", given)
+    with pytest.raises(CalibrationError, match="holds no fusion"):
+        NLIRanker(fuse=str(other))
 
 
 @pytest.mark.parametrize("score", [None, float("nan")])

@@ -29,7 +29,15 @@ from llama_index.postprocessor.rerank_nli import EvidenceFilter, NLIRerank
 from shared_cases import CASES, Case
 from stated_nodes import CLAIM, failing, ids, nodes_of, stated, stating
 
-from rerank_nli import FunctionEngine, InputError, InputTypeError, ModelNotFoundError, NLIReranker
+from rerank_nli import (
+    CalibrationError,
+    FunctionEngine,
+    Fusion,
+    InputError,
+    InputTypeError,
+    ModelNotFoundError,
+    NLIReranker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,6 +183,22 @@ def test_fusion_orders_and_entailment_scores() -> None:
     assert [node.score for node in half] == pytest.approx([0.6, 0.9, 0.2], abs=1e-6)
     strict = NLIRerank(reranker=stating(), fuse="linear", alpha=0.5, threshold=0.55)
     assert ids(strict.postprocess_nodes(nodes, query_str=CLAIM)) == ["n2", "n1"]
+
+
+def test_a_learned_fusion(bundled: NLIReranker, tmp_path: Path) -> None:
+    """`fuse` takes the file of a Fusion for the model that the settings name; a file of anything else is refused."""
+    path, other = tmp_path / "fusion.json", tmp_path / "other.json"
+    Fusion([1.0, 4.0, 0.0, -2.0], 0.0, bundled.calibration_key).save(path)
+    other.write_text("{}")
+    nodes = nodes_of("The ferry left at noon.", "The ferry never left.", "The ferry is red.", scores=[1.0, 3.0, 2.0])
+    texts = [node.text for node in nodes]
+    expected = bundled.rank("The ferry left.", texts, retrieval_scores=[1.0, 3.0, 2.0], fuse=path)
+    fused = NLIRerank(fuse=str(path)).postprocess_nodes(nodes, query_str="The ferry left.")
+    assert ids(fused) == [f"n{passage.index}" for passage in expected]
+    with pytest.raises(CalibrationError, match="fitted for"):
+        NLIRerank(fuse=str(path), score="margin").postprocess_nodes(nodes, query_str="The ferry left.")
+    with pytest.raises(ValueError, match="holds no fusion"):
+        NLIRerank(fuse=str(other))
 
 
 def test_alpha_weighs() -> None:

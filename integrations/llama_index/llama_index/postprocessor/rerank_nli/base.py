@@ -136,7 +136,8 @@ class NLIRerank(_Entailment):
         threshold: in the range of the score kind; None keeps all.
         keep: what is compared with it: "entailment" (the score), "contradiction", or "evidence", the larger of the two;
             with the last two, nodes are ordered by what was compared.
-        fuse: "linear" or "rrf" orders by scores and retrieval scores together, and then every node must bring one.
+        fuse: "linear", "rrf" or the file of a Fusion orders by scores and retrieval scores together, and then every
+            node must bring one.
         alpha: weight of the entailment in the fusion, 0..1; None is NLIReranker's own.
         keep_retrieval_score: put the old score into `metadata["retrieval_score"]` of a copied node, where neither
             language model nor embedding reads it.

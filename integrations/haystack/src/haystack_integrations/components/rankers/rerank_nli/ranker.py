@@ -32,8 +32,8 @@ class NLIRanker(Judging):
         direction: "passage_entails_query", "query_entails_passage" or "bidirectional".
         score: "entailment", "entailment_vs_contradiction", "margin" or "logit".
         normalize: what `nli_relative` holds: "softmax", "minmax", "zscore", "rank" or "sum".
-        fuse: None orders by the entailment score, whatever scores the documents came with; "linear" or "rrf" by both
-            together. The threshold reads the entailment score alone.
+        fuse: None orders by the entailment score, whatever scores the documents came with; "linear", "rrf" or the file
+            of a Fusion by both together. The threshold reads the entailment score alone.
         alpha: weight of the entailment score in the fusion, 0..1; None is NLIReranker's own.
         reranker: a ready NLIReranker in place of the model's settings; such a component cannot be serialized.
 
