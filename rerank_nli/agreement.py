@@ -235,8 +235,4 @@ def _logits(engine: Engine, pairs: Sequence[Pair], most: int) -> FloatArray:
 
 def _fitting(premise: Tokens, hypothesis: Tokens, most: int) -> tuple[Tokens, Tokens]:
     shorter = min(len(premise), len(hypothesis), most // 2)
-    return _first(premise, max(most - len(hypothesis), shorter)), _first(hypothesis, max(most - len(premise), shorter))
-
-
-def _first(tokens: Tokens, most: int) -> Tokens:
-    return Tokens(tokens.text, tokens.ids[:most], tokens.spans[:most])
+    return premise.first(max(most - len(hypothesis), shorter)), hypothesis.first(max(most - len(premise), shorter))

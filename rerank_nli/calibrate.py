@@ -73,11 +73,13 @@ def calibrate(
         The calibration, fitted on all pairs, and what it was worth by halves.
 
     Raises:
-        InputError: a reranker that is calibrated already, an unknown method, or a pair without a label.
+        InputError: a reranker that is calibrated already, an unknown method, a pair without a label, or `resamples` or
+            `seed` below 0.
         CalibrationError: as `Calibration.fit`, for all pairs or for half of the queries.
     """
     one_of("calibration method", method, ("auto", *METHODS))
     counted("resamples", resamples, least=0)
+    counted("seed", seed, least=0)
     if reranker.calibrated:
         message = "these scores are calibrated already: make the reranker with calibration=None"
         raise InputError(message)

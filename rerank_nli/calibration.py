@@ -9,9 +9,10 @@ import numpy as np
 
 from rerank_nli.errors import CalibrationError, one_of, require
 from rerank_nli.fitted import Fitted
+from rerank_nli.scores import sigmoid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -87,27 +88,27 @@ class Calibration(Fitted):
             raise CalibrationError(message)
         if questions is None:
             return cls(method, _fitted(s, y, method), dict(key))
-        return cls(
-            method,
-            _fitted(s[~questions], y[~questions], method),
-            dict(key),
-            _fitted(s[questions], y[questions], method),
-        )
+        asked = np.asarray(questions, dtype=bool)
+        if asked.shape != s.shape:
+            message = f"questions says of each of {len(s)} scores whether its query is one, got {asked.shape}"
+            raise CalibrationError(message)
+        return cls(method, _fitted(s[~asked], y[~asked], method), dict(key), _fitted(s[asked], y[asked], method))
 
     def apply(self, scores: FloatArray, *, question: bool | NDArray[np.bool_] = False) -> FloatArray:
         """Calibrated probabilities of pooled scores, shape kept; `question` says which queries are one."""
-        apply, given = _APPLY[self.method], np.asarray(scores, dtype=np.float64)
+        given = np.asarray(scores, dtype=np.float64)
         plain, asked = self.parameters, self.questions or self.parameters
         if isinstance(question, bool):  # as scoring has it, passage by passage: one map is enough
-            return apply(given, self.method, asked if question else plain)
+            return _applied(given, self.method, asked if question else plain)
         chosen = np.broadcast_to(question, given.shape)
-        return np.where(chosen, apply(given, self.method, asked), apply(given, self.method, plain))
+        return np.where(chosen, _applied(given, self.method, asked), _applied(given, self.method, plain))
 
     def _try(self) -> None:
+        one_of("calibration method", self.method, METHODS)
         for parameters in (self.parameters, self.questions or self.parameters):
             finite = all(np.isfinite(values).all() for values in parameters)
             grid = np.linspace(0, 1, 101)
-            p = _APPLY[self.method](grid, self.method, parameters) if finite else np.full(1, np.nan)
+            p = _applied(grid, self.method, parameters) if finite else np.full(1, np.nan)
             if not ((np.diff(p) >= 0).all() and p[0] >= 0 and p[-1] <= 1):
                 message = f"{self.method} with {parameters} does not rise within 0..1"
                 raise ValueError(message)
@@ -148,21 +149,12 @@ def _fitted(s: FloatArray, y: NDArray[np.bool_], method: str) -> list[list[float
     return [weights.tolist(), model.intercept_.tolist()]
 
 
-def _sigmoid(scores: FloatArray, method: str, parameters: list[list[float]]) -> FloatArray:
+def _applied(scores: FloatArray, method: str, parameters: list[list[float]]) -> FloatArray:
+    if method == "isotonic":
+        knots, values = parameters
+        beyond = scores - np.clip(scores, knots[0], knots[-1])  # the first knot and the last
+        tilted = np.interp(scores, knots, values) + _TILT * beyond
+        return np.clip(tilted, min(values[0], 0), max(values[-1], 1))  # rounding goes a little below 0, or above 1
     weights, intercept = parameters
     z = _features(scores.ravel(), method) @ np.array(weights) + intercept[0]
-    return np.exp(-np.logaddexp(0, -z)).reshape(scores.shape)
-
-
-def _interpolate(scores: FloatArray, _: str, parameters: list[list[float]]) -> FloatArray:
-    knots, values = parameters
-    beyond = scores - np.clip(scores, knots[0], knots[-1])  # the first knot and the last
-    tilted = np.interp(scores, knots, values) + _TILT * beyond
-    return np.clip(tilted, min(values[0], 0), max(values[-1], 1))  # rounding goes a little below 0, or above 1
-
-
-_APPLY: dict[str, Callable[[FloatArray, str, list[list[float]]], FloatArray]] = {
-    "platt": _sigmoid,
-    "beta": _sigmoid,
-    "isotonic": _interpolate,
-}
+    return sigmoid(z).reshape(scores.shape)

@@ -117,11 +117,11 @@ def require_model_file(path: Path) -> None:
     """
     with path.open("rb") as file:
         start = file.read(256).lstrip().lower()
-    found = {b"": "empty", b"<": "a web page, not a model", b"version https://git-lfs": "git-lfs' pointer to a model"}
-    for beginning, what in found.items():
-        if start.startswith(beginning) if beginning else not start:
-            message = f"{path} is {what}: fetch it again"
-            raise DamagedModelError(message)
+    found = {b"<": "a web page, not a model", b"version https://git-lfs": "git-lfs' pointer to a model"}
+    what = next((what for beginning, what in found.items() if start.startswith(beginning)), None) if start else "empty"
+    if what is not None:
+        message = f"{path} is {what}: fetch it again"
+        raise DamagedModelError(message)
 
 
 def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None = None) -> Any:  # noqa: ANN401

@@ -7,7 +7,6 @@ import contextlib
 import importlib.metadata
 import io
 import json
-import math
 import os
 import re
 import sys
@@ -37,6 +36,7 @@ from rerank_nli.inputs import pair
 from rerank_nli.label_sets import label_names
 from rerank_nli.ranking import KEEPS, compared_by
 from rerank_nli.reranker import NLIReranker
+from rerank_nli.rows import without_nan
 from rerank_nli.zeroshot import TEMPLATE, ZeroShotClassifier
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def _predict(options: argparse.Namespace) -> int:
                 show(read)
 
         for row in reranker.predict(records(), output=options.output, abstain_below=options.abstain_below):
-            print(json.dumps(_without_nan(row) if hasattr(row, "tolist") else row, allow_nan=False), flush=True)
+            print(json.dumps(without_nan(row.tolist() if hasattr(row, "tolist") else row), allow_nan=False), flush=True)
     return 0
 
 
@@ -318,11 +318,6 @@ def _conflicts(options: argparse.Namespace) -> int:
         show(passages)
     print(json.dumps(found.to_dict(), ensure_ascii=False) if options.json else _show_conflicts(found))
     return 0
-
-
-def _without_nan(row: Any) -> list[float | None]:  # noqa: ANN401
-    """An array's numbers for JSON, which has no NaN."""
-    return [None if math.isnan(number) else number for number in row.tolist()]
 
 
 def _demo(options: argparse.Namespace) -> int:

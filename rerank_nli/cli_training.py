@@ -23,6 +23,7 @@ from rerank_nli.cli_options import (
 from rerank_nli.errors import InputError, one_of, require
 from rerank_nli.files import locate
 from rerank_nli.inputs import require_folder
+from rerank_nli.labels import output_names
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 
@@ -137,10 +138,7 @@ def _train(options: argparse.Namespace) -> int:
 def _named_by(base: str) -> list[str] | None:
     """The names of a classifier's outputs, which labels that are numbers count in; None of an encoder."""
     config = read_json(locate(base, None) / "config.json")
-    named = config.get("id2label")
-    if not is_classifier(config) or not isinstance(named, dict):
-        return None
-    return [str(name) for _, name in sorted(named.items(), key=lambda item: int(item[0]))]
+    return (output_names(config.get("id2label")) or None) if is_classifier(config) else None
 
 
 def _evaluate(options: argparse.Namespace) -> int:

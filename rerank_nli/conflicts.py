@@ -8,7 +8,7 @@ from rerank_nli.grounding import pinpoint
 from rerank_nli.ranking import ordered
 from rerank_nli.scorer import FEWEST_TOKENS
 from rerank_nli.types import Conflicts, Relation, Span
-from rerank_nli.windows import sentences, windows
+from rerank_nli.windows import asks, sentences, windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rerank_nli.types import Ranking
 
 __all__ = ["conflicts"]
-
-_ASKS = ("?", "？", "؟")
 
 
 class _Claim(NamedTuple):
@@ -77,7 +75,7 @@ def _claims(engine: Engine, index: int, text: str) -> list[_Claim]:
     """The sentences of a text that state something; one that would leave a passage little room comes in pieces."""
     room = engine.max_length - engine.special
     budget = max(1, min(room // 2, room - FEWEST_TOKENS))
-    stating = [span for span in sentences(text) if not text[span.start : span.end].rstrip("\"'”’»)]").endswith(_ASKS)]
+    stating = [span for span in sentences(text) if not asks(text[span.start : span.end])]
     tokenized = engine.tokenize([text[a:b] for a, b in stating])
     pieces = [
         Span(span.start + w.span.start, span.start + w.span.end)

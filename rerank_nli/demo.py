@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from rerank_nli.encoders import encoder, unit_vectors
 from rerank_nli.errors import InputError, ModelNotFoundError, counted, require
 from rerank_nli.rows import read_rows
 from rerank_nli.scores import KINDS
+from rerank_nli.windows import asks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,7 @@ def read_corpus(path: str | Path) -> list[Passage]:
         ModelNotFoundError: nothing is there.
         InputError: it is none of these, or holds no passage; the message names the line.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib fails where there is no such user
     if path.is_dir():
         beir = [path / name for name in ("corpus.jsonl", "corpus.jsonl.gz") if (path / name).is_file()]
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _TEXT_FILES and file.is_file())
@@ -184,7 +186,7 @@ def render(shown: Answer) -> Any:  # noqa: ANN401 - rich is optional
 
 
 def _headline(shown: Answer) -> tuple[str, str]:
-    if shown.query.rstrip().endswith(("?", "？", "؟")):
+    if asks(shown.query):
         count = len(shown.filtered.kept)
         return (f"answered by {count}", "bold green") if count else ("not answered", "bold yellow")
     if shown.verdict is None:

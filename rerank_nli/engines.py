@@ -75,6 +75,11 @@ class FunctionEngine:
         fn: takes a list of (premise, hypothesis) texts, returns logits (m, C).
         labels: names of its outputs.
         max_length: most words of premise and hypothesis together.
+
+    Raises:
+        InputError: a length below 1.
+        InputTypeError: no function.
+        LabelError: the names do not say which output is entailment.
     """
 
     name = "function"
@@ -90,9 +95,12 @@ class FunctionEngine:
         labels: Sequence[str] = ("entailment", "neutral", "contradiction"),
         max_length: int = 512,
     ) -> None:
+        if not callable(fn):
+            message = f"fn is {fn!r:.60}: expected a function of (premise, hypothesis) texts"
+            raise InputTypeError(message)
         self.fn = fn
         self.labels = Labels.of(labels)
-        self.max_length = max_length
+        self.max_length = counted("max_length", max_length)
 
     @property
     def fingerprint(self) -> str:

@@ -103,9 +103,10 @@ def evaluate(reranker: NLIReranker, pairs: Sequence[Pair], resamples: int = 1000
         seed: of the resamples.
 
     Raises:
-        InputError: no pairs, pairs without labels, or `resamples` below 0.
+        InputError: no pairs, pairs without labels, `resamples` or `seed` below 0.
     """
     counted("resamples", resamples, least=0)
+    counted("seed", seed, least=0)
     truth = truths(pairs)
     p = reranker.predict([(pair.premise, pair.hypothesis) for pair in pairs])  # (n, 3)
     return measure(p, truth, resamples, seed)
@@ -148,20 +149,19 @@ def measure(p: FloatArray, truth: IntArray, resamples: int = 1000, seed: int = 0
     )
 
 
-def ece(confidence: FloatArray, right: NDArray[np.bool_], bins: int = _BINS) -> float:
-    """Expected calibration error over bins of equal width (Guo et al. 2017).
+def ece(confidence: FloatArray, right: NDArray[np.bool_]) -> float:
+    """Expected calibration error over 15 bins of equal width (Guo et al. 2017).
 
     >>> ece(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False]))  # 2/4 · .1 + 2/4 · .1
     0.1
     """
-    places = bins_of(confidence, bins)
-    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
+    gaps = np.bincount(bins_of(confidence), weights=right - confidence)
     return round(float(np.abs(gaps).sum() / len(confidence)), 4)
 
 
-def bins_of(confidence: FloatArray, bins: int = _BINS) -> IntArray:
+def bins_of(confidence: FloatArray) -> IntArray:
     """(n,) the bin of equal width that each probability is in."""
-    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
 
 
 def reliability(confidence: FloatArray, right: NDArray[np.bool_]) -> list[dict[str, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rerank_nli.checkpoints import readable
 from rerank_nli.errors import InputError
-from rerank_nli.labels import NOT_ENTAILMENT
+from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,23 +150,16 @@ def loss(
 
 def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:
     """(C,) the outputs that a pair's label allows: two of them for "neutral or contradiction"."""
-    entailment, neutral, contradiction = labels.columns
-    allowed = {"entailment": entailment, "contradiction": contradiction, "neutral": neutral}
-    unlabelled = pair.label is None
-    if pair.label not in (*allowed, NOT_ENTAILMENT) and not (unlabelled and (pair.probability or pair.taught)):
-        named = ", ".join((*allowed, NOT_ENTAILMENT))
-        message = f"{pair.premise!r:.40} has the label {pair.label!r}: training needs {named} or a probability"
+    columns = {**dict(zip(COLUMNS, labels.columns, strict=True)), NOT_ENTAILMENT: None}
+    outputs = np.arange(len(labels.names))
+    if pair.label is None and pair.probability is None and pair.taught:
+        return outputs >= 0
+    label = "neutral" if pair.label is None and pair.probability else pair.label
+    if label not in columns:
+        message = f"{pair.premise!r:.40} has the label {label!r}: training needs {', '.join(columns)} or a probability"
         raise InputError(message)
-    if unlabelled and pair.taught and pair.probability is None:
-        return np.ones(len(labels.names), dtype=bool)
-    column = neutral if unlabelled else allowed.get(pair.label or "")
-    right = np.zeros(len(labels.names), dtype=bool)
-    if column is None:
-        right[:] = True
-        right[entailment] = False
-    else:
-        right[column] = True
-    return right
+    column = columns[label]
+    return outputs != labels.columns[0] if column is None else outputs == column
 
 
 def _taught(pair: Pair, labels: Labels) -> NDArray[np.float64]:

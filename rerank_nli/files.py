@@ -166,7 +166,7 @@ def locate(
         ModelNotFoundError: there is none, or only a part of it.
         InputError: a revision of something that is not on the Hub.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))  # noqa: PTH111 - pathlib fails where there is no such user
     if path.exists():
         if revision is not None:
             message = f"revision={revision!r} is for a model on the Hub, and {path} is a folder here: leave it out"

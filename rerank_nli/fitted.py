@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rerank_nli.errors import CalibrationError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
 
     from typing_extensions import Self
@@ -22,7 +22,7 @@ class Fitted:
     """What a fit has beside its formula; a subclass is a slotted dataclass with a `key`, and all of it is in its file.
 
     Attributes:
-        key: weights, precision, temperature, direction, kind, template, window and pool of the scores it was fitted on.
+        key: the settings of the scores that it was fitted on.
     """
 
     __slots__: tuple[str, ...] = ()
@@ -33,19 +33,23 @@ class Fitted:
         """Apply it to anything: parameters of another form fail here, not at their first use."""
         raise NotImplementedError
 
+    def fits(self, key: Mapping[str, Any]) -> bool:
+        """Whether it was fitted for these settings."""
+        return all(self.key.get(name) == value for name, value in key.items())
+
     def require_key(self, key: Mapping[str, Any]) -> None:
         """Refuse settings that this was not fitted for.
 
         Raises:
             CalibrationError: a setting differs; the message names each.
         """
-        differing = [
-            f"{name}: fitted for {self.key.get(name)!r:.80}, used with {value!r:.80}"
-            for name, value in key.items()
-            if self.key.get(name) != value
-        ]
-        if differing:
-            message = f"this {self._name} is for other settings ({'; '.join(differing)}): fit one for these"
+        if not self.fits(key):
+            differing = "; ".join(
+                f"{name}: fitted for {self.key.get(name)!r:.80}, used with {value!r:.80}"
+                for name, value in key.items()
+                if self.key.get(name) != value
+            )
+            message = f"this {self._name} is for other settings ({differing}): fit one for these"
             raise CalibrationError(message)
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +101,9 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
     import json  # slow to import
 
     target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(target)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

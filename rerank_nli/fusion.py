@@ -9,7 +9,7 @@ import numpy as np
 
 from rerank_nli.errors import CalibrationError, counted, require
 from rerank_nli.fitted import Fitted
-from rerank_nli.scores import minmax
+from rerank_nli.scores import minmax, sigmoid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,7 +100,7 @@ class Fusion(Fitted):
         odds = x @ weights  # (m,)
 
         def surplus(intercept: float) -> float:
-            return float(_sigmoid(odds + intercept).mean() - y.mean())
+            return float(sigmoid(odds + intercept).mean() - y.mean())
 
         intercept = require("scipy.optimize", "eval").brentq(surplus, -_BOUND, _BOUND)
         return cls(weights.tolist(), float(intercept), dict(key))
@@ -114,7 +114,7 @@ class Fusion(Fitted):
         """
         p, r = (np.asarray(values, dtype=np.float64) for values in (probabilities, retrieval))
         x = _features(p, r)[:, : len(self.weights)]
-        return _sigmoid(x @ np.array(self.weights) + self.intercept)
+        return sigmoid(x @ np.array(self.weights) + self.intercept)
 
     def _try(self) -> None:
         if len(self.weights) not in _WIDTHS or not np.isfinite([*self.weights, self.intercept]).all():
@@ -187,13 +187,9 @@ def _loss(weights: FloatArray, x: FloatArray, y: BoolArray, query: IntArray) -> 
     total = np.add.reduceat(others, starts)[place]
     behind = np.log(total) + highest - odds  # (m,)
     each = y / np.add.reduceat(y.astype(float), starts)[place]
-    pull = each * _sigmoid(behind)
+    pull = each * sigmoid(behind)
     push = np.add.reduceat(pull, starts)[place] * others / total
     return float(each @ np.logaddexp(0, behind)), (push - pull) @ x
-
-
-def _sigmoid(z: FloatArray) -> FloatArray:
-    return np.exp(-np.logaddexp(0, -z))
 
 
 def _checked(index: int, row: Row) -> tuple[FloatArray, BoolArray]:

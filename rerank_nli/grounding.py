@@ -12,7 +12,7 @@ from rerank_nli.errors import one_of
 from rerank_nli.ranking import divide, rankings
 from rerank_nli.scores import check_threshold
 from rerank_nli.types import Span, Verdict
-from rerank_nli.windows import sentences
+from rerank_nli.windows import QUESTION_MARKS, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,7 +203,7 @@ def statement(question: str, answer: str) -> str:
     >>> statement("Wer schrieb Hamlet?", "Shakespeare")
     'Shakespeare: Wer schrieb Hamlet.'
     """
-    asked, answer = question.strip().rstrip("?").rstrip(), answer.strip().rstrip(".")
+    asked, answer = question.strip().rstrip(QUESTION_MARKS).rstrip(), answer.strip().rstrip(".。")
     if match := re.fullmatch(_COPULA, asked):
         text = f"{match[2]} {match[1]} {answer}"
     elif match := re.fullmatch(_SUBJECT, asked):

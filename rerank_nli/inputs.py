@@ -12,7 +12,7 @@ import numpy as np
 
 from rerank_nli.errors import InputError, InputTypeError, counted, is_number
 from rerank_nli.fusion import Fusion
-from rerank_nli.scores import FUSIONS
+from rerank_nli.scores import ALPHA, FUSIONS
 
 if TYPE_CHECKING:
     from rerank_nli.scores import FloatArray
@@ -151,7 +151,7 @@ def fusion(fuse: Any) -> str | Fusion | None:  # noqa: ANN401
 
 
 def retrieval(
-    scores: Iterable[float] | None, wanted: int, fuse: str | Fusion | None, alpha: float
+    scores: Iterable[float] | None, wanted: int, fuse: str | Fusion | None = None, alpha: float = ALPHA
 ) -> FloatArray | None:
     """Retrieval scores as (n,), finite, with what fusing them needs."""
     if fuse is not None:

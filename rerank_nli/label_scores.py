@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from rerank_nli.errors import CalibrationError
-from rerank_nli.scores import entailment, entailment_vs_contradiction, probabilities, softmax
+from rerank_nli.fitted import Fitted
+from rerank_nli.scores import entailment, entailment_vs_contradiction, probabilities, sigmoid, softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rerank_nli.labels import Labels
     from rerank_nli.scores import FloatArray
 
@@ -31,7 +29,7 @@ _CLOSE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class LabelPrior:
+class LabelPrior(Fitted):
     """How much a model favours each label whatever the text says, from `ZeroShotClassifier.fit_prior`.
 
     Attributes:
@@ -39,23 +37,15 @@ class LabelPrior:
         key: the weights, precision, window, templates, wordings and groups of the scores that it was fitted on.
     """
 
+    _name: ClassVar[str] = "prior"
+
     offsets: dict[str, float]
     key: dict[str, Any]
 
-    def require_key(self, key: Mapping[str, Any]) -> None:
-        """Refuse settings that this was not fitted for.
-
-        Raises:
-            CalibrationError: a setting differs; the message names each.
-        """
-        differing = [name for name, value in key.items() if self.key.get(name) != value]
-        if differing:
-            message = f"this prior was fitted with other {', '.join(differing)}: fit one with the same arguments"
-            raise CalibrationError(message)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The prior as JSON types."""
-        return asdict(self)
+    def _try(self) -> None:
+        if not np.isfinite(list(self.offsets.values())).all():
+            message = f"offsets {self.offsets}"
+            raise ValueError(message)
 
 
 def exclusive_scores(logits: FloatArray, labels: Labels, temperature: float) -> FloatArray:
@@ -116,7 +106,7 @@ def corrected(scores: FloatArray, offsets: FloatArray, *, exclusive: bool) -> Fl
     if exclusive:
         return softmax(np.log(np.maximum(scores, _EPSILON)) + offsets)
     s = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return 1 / (1 + np.exp(-np.log(s / (1 - s)) - offsets))
+    return sigmoid(np.log(s / (1 - s)) + offsets)
 
 
 def matching_offsets(scores: FloatArray, shares: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from rerank_nli.errors import InputTypeError, LabelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["COLUMNS", "NOT_ENTAILMENT", "Labels", "label_of"]
+__all__ = ["COLUMNS", "NOT_ENTAILMENT", "Labels", "label_of", "output_names"]
 
 COLUMNS: tuple[Literal["entailment"], Literal["neutral"], Literal["contradiction"]] = (
     "entailment",
@@ -83,11 +83,7 @@ class Labels:
             LabelError: neither says which output is entailment, or `labels` has another length than id2label.
             InputTypeError: `labels` is not a sequence of texts.
         """
-        try:
-            own = [name for _, name in sorted((int(i), str(name)) for i, name in (id2label or {}).items())]
-        except (AttributeError, TypeError, ValueError) as error:
-            message = f"id2label {id2label!r} is no mapping of output numbers to names: {_hint()}"
-            raise LabelError(message) from error
+        own = output_names(id2label)
         if labels is None:
             if not own:
                 message = f"neither config.json nor manifest.json names the labels: {_hint()}"
@@ -119,6 +115,19 @@ class Labels:
             raise LabelError(message)
 
 
+def output_names(id2label: Mapping[int | str, str] | None) -> list[str]:
+    """The names in a checkpoint's id2label, in the order of its outputs; none where it has none.
+
+    Raises:
+        LabelError: it is no mapping of numbers to names.
+    """
+    try:
+        return [name for _, name in sorted((int(i), str(name)) for i, name in (id2label or {}).items())]
+    except (AttributeError, TypeError, ValueError) as error:
+        message = f"id2label {id2label!r} is no mapping of output numbers to names: {_hint()}"
+        raise LabelError(message) from error
+
+
 def label_of(value: object, names: Sequence[str] | None = None) -> str:
     """Which of entailment, neutral, contradiction and not_entailment a row of data says.
 
@@ -134,7 +143,7 @@ def label_of(value: object, names: Sequence[str] | None = None) -> str:
     """
     text = str(value).strip()
     if re.fullmatch(r"\d+(\.0)?", text):
-        number = int(float(text))
+        number = int(text.removesuffix(".0"))
         if names is None or number >= len(names):
             message = f"label {value!r} is a number, and the outputs are {names and list(names)}: {_hint()}"
             raise LabelError(message)

@@ -10,7 +10,6 @@ from rerank_nli.errors import InputError
 from rerank_nli.inputs import in_cell, listed, retrieval
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, label_of
 from rerank_nli.rows import read_rows
-from rerank_nli.scores import ALPHA
 
 if TYPE_CHECKING:
     import os
@@ -119,7 +118,7 @@ def judged(row: Mapping[str, Any]) -> Judged:
         if label not in (0, 1):
             message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
             raise InputError(message)
-    scores = retrieval(in_cell("retrieval_scores", row.get("retrieval_scores")), len(passages), None, ALPHA)
+    scores = retrieval(in_cell("retrieval_scores", row.get("retrieval_scores")), len(passages))
     return Judged(query, passages, [int(label) for label in labels], scores)
 
 
@@ -128,7 +127,7 @@ def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_R
     for number, row in read_rows(path):
         try:
             found.extend(read(row))
-        except (TypeError, ValueError) as error:  # noqa: PERF203 - it names the row
+        except (TypeError, ValueError, OverflowError) as error:  # noqa: PERF203 - it names the row
             message = f"{path}, row {number}: {error}"
             raise InputError(message) from error
     if not found:
@@ -140,12 +139,12 @@ def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_R
 def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:
     source = str(row.get("source") or source)
     language = str(row.get("language") or "").strip() or None
-    if "passages" in row:
+    if not _blank(row, "passages"):  # in a table each row has all columns
         given = judged(row)
         for premise, label in zip(given.passages, given.labels, strict=True):
             yield Pair(premise, given.query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
-    sides = next((names for names in SIDES if names[0] in row), SIDES[0])
+    sides = max(SIDES, key=lambda names: (not _blank(row, names[0]), names[0] in row))  # the first of the best
     premise, hypothesis = (_text(side, row.get(side)) for side in sides)
     taught = _taught(row)
     if row.get("label") not in _EMPTY:
@@ -161,6 +160,11 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
             message = f'no "label", and "entailment" is {row.get("entailment")!r}: expected a probability, not 0 or 1'
             raise InputError(message)
         yield Pair(premise, hypothesis, None, probability, source, language)
+
+
+def _blank(row: Mapping[str, Any], name: str) -> bool:
+    value = row.get(name)
+    return value is None or (isinstance(value, str) and not value)
 
 
 def _taught(row: Mapping[str, Any]) -> tuple[float, float, float] | None:

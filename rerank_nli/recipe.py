@@ -68,7 +68,7 @@ class Recipe:
         for name, whole in wholes.items():
             object.__setattr__(self, name, whole)  # an int, which a saved state can hold, where it was numpy's
         for name in ("epochs", "rate", "layer_decay"):
-            _require(name, getattr(self, name), above=0)
+            _require(name, getattr(self, name), positive=True)
         for name in ("dropout", "smoothing", "teacher", "average", "warmup", "weight_decay"):
             _require(name, getattr(self, name), below=1)
         for weights in (self.mix, self.class_weights):
@@ -86,7 +86,8 @@ class Recipe:
         return self.class_weights.get(label or "", 1.0)
 
 
-def _require(name: str, value: object, above: float = -math.inf, below: float = math.inf) -> None:
-    if not isinstance(value, int | float) or not is_number(value) or not max(above, -1e-9) < float(value) < below:
-        message = f"{name}={value!r}: expected a number {'above' if above == 0 else 'from'} 0"
+def _require(name: str, value: object, below: float = math.inf, *, positive: bool = False) -> None:
+    known = isinstance(value, int | float) and is_number(value) and 0 <= float(value) < below
+    if not known or (positive and value == 0):
+        message = f"{name}={value!r}: expected a number {'above' if positive else 'from'} 0"
         raise InputError(message + (f" and below {below:g}" if below < math.inf else ""))

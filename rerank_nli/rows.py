@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-__all__ = ["FORMS", "as_cell", "as_json", "form_of", "read_rows", "write_rows"]
+__all__ = ["FORMS", "as_cell", "as_json", "form_of", "read_rows", "without_nan", "write_rows"]
 
 FORMS = (".jsonl", ".csv", ".parquet")
 _BATCH = 2048  # rows of Parquet that are held at a time
@@ -75,7 +75,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Any]]:
     with _text(path) as file:
         reader = csv.DictReader(file)
         _once(reader.fieldnames or ())
-        yield from enumerate(reader, 2)
+        yield from ((reader.line_num, row) for row in reader)
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -115,14 +115,15 @@ def _object(row: Any) -> dict[str, Any]:  # noqa: ANN401
     if None in row:
         message = f"it has more cells than the header, which names {len(row) - 1}"
         raise InputError(message)
-    return {name: _without_nan(value) for name, value in row.items()}
+    return {name: without_nan(value) for name, value in row.items()}
 
 
-def _without_nan(value: Any) -> Any:  # noqa: ANN401
+def without_nan(value: Any) -> Any:  # noqa: ANN401
+    """NaN as None, which JSON has, within lists and mappings too."""
     if isinstance(value, list):
-        return [_without_nan(one) for one in value]
+        return [without_nan(one) for one in value]
     if isinstance(value, dict):
-        return {name: _without_nan(one) for name, one in value.items()}
+        return {name: without_nan(one) for name, one in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -384,7 +384,7 @@ class Scorer:
             return None
         if calibration == "auto":
             own = self.engine.calibration
-            return own if own is not None and own.key == self.key else None
+            return own if own is not None and own.fits(self.key) else None
         if not isinstance(calibration, Calibration):
             calibration = Calibration.load(calibration)
         if not KINDS[self.kind].is_probability:

@@ -145,6 +145,15 @@ def softmax(s: FloatArray) -> FloatArray:
     return e / e.sum()
 
 
+def sigmoid(z: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-z)), of any finite number without overflow.
+
+    >>> sigmoid(np.array([0.0, np.log(3.0), -1e4])).round(6)
+    array([0.5 , 0.75, 0.  ])
+    """
+    return np.exp(-np.logaddexp(0, -z))
+
+
 def minmax(s: FloatArray) -> FloatArray:
     """(s - min) / (max - min); a lone passage and tied ones keep their scores, since there is nothing to stretch.
 

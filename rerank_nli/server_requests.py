@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from rerank_nli.server_limits import Gate
     from rerank_nli.server_metrics import Metrics
 
-__all__ = ["LOG", "Requests", "problem"]
+__all__ = ["Requests", "problem"]
 
-LOG = logging.getLogger("rerank_nli.server")
+_LOG = logging.getLogger("rerank_nli.server")
 _OPEN = "/health"  # what answers without a token
 _TYPES = {
     401: "unauthorized",
@@ -151,7 +151,7 @@ class Requests:
         form = line.pop("form", None)
         if self._log_texts and form is not None:
             line["texts"] = form.model_dump(exclude_none=True)
-        LOG.log(logging.ERROR if "failure" in line else logging.INFO, "request", extra={"fields": line})
+        _LOG.log(logging.ERROR if "failure" in line else logging.INFO, "request", extra={"fields": line})
 
     def _failure(self, error: Exception) -> dict[str, Any]:
         """What failed and where; what it says may hold a caller's text, and is left out unless texts may be logged."""

@@ -7,8 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from rerank_nli.errors import counted
-from rerank_nli.types import Span
-from rerank_nli.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +53,4 @@ def _pair(engine: Engine, tokens: int) -> tuple[Tokens, Tokens]:
     room = counted("tokens", tokens, least=engine.special + 2, most=engine.max_length) - engine.special
     text = engine.tokenize([_TEXT * (1 + tokens // 8)])[0]
     hypothesis = max(1, room // 4)
-    return _first(text, room - hypothesis), _first(text, hypothesis)
-
-
-def _first(text: Tokens, count: int) -> Tokens:
-    return text.cut(Window(0, count, Span(0, int(text.spans[count - 1, 1]))))
+    return text.first(room - hypothesis), text.first(hypothesis)

@@ -331,12 +331,15 @@ class _Run:
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             message = f"{self.out / _STATE} holds no state of a run ({error}): remove it to begin anew"
             raise InputError(message) from error
-        changed = [name for name in before if before[name] != self.what[name]]
+        changed = [name for name, value in self.what.items() if before.get(name) != value]
         if changed:
             message = (
                 f"{self.out} holds a run with another {' and '.join(changed)} "
-                f"(it has {before[changed[0]]}, not {self.what[changed[0]]}): choose another folder, or remove it"
+                f"(it has {before.get(changed[0])}, not {self.what[changed[0]]}): choose another folder, or remove it"
             )
+            raise InputError(message)
+        if self.bf16 not in (None, state["bf16"]):
+            message = f"{self.out} holds a run with bf16={state['bf16']}, not {self.bf16}: choose another folder"
             raise InputError(message)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

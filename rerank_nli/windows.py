@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
     IntArray = NDArray[np.integer[Any]]
 
-__all__ = ["POOLS", "Tokens", "Window", "sentences", "windows"]
+__all__ = ["POOLS", "QUESTION_MARKS", "Tokens", "Window", "asks", "sentences", "windows"]
+
+QUESTION_MARKS = "?？؟"
 
 # Patterns are compiled, and remembered by `re`, at their first use: the import stays light.
-_CLOSERS = r"""["'”’»)\]」』）】]*"""
+_CLOSING = "\"'”’»)]」』）】"
+_CLOSERS = rf"[{re.escape(_CLOSING)}]*"
 _BOUNDARY = (
     rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?=\s)"
     rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
@@ -55,6 +58,11 @@ def sentences(text: str) -> list[Span]:
         start = match.end()
     _append(spans, text, start, len(text))
     return spans
+
+
+def asks(sentence: str) -> bool:
+    """Whether a sentence ends in a question mark, perhaps within quotation marks or brackets."""
+    return sentence.rstrip().rstrip(_CLOSING).endswith(tuple(QUESTION_MARKS))
 
 
 def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
@@ -105,6 +113,13 @@ class Tokens:
         return Tokens(
             self.text[window.span.start : window.span.end], self.ids[part], self.spans[part] - window.span.start
         )
+
+    def first(self, count: int) -> Tokens:
+        """The first `count` tokens, or all; the text ends with them."""
+        if count >= len(self):
+            return self
+        end = int(self.spans[:count, 1].max(initial=0))
+        return Tokens(self.text[:end], self.ids[:count], self.spans[:count])
 
 
 class Window(NamedTuple):

@@ -102,6 +102,7 @@ def test_what_is_too_long_is_cut_alike(premise: int, hypothesis: int) -> None:
     class Counting(FunctionEngine):
         def logits(self, pairs: Any) -> Any:
             seen.extend((len(a), len(b)) for a, b in pairs)
+            assert [len(side.text.split()) for pair in pairs for side in pair] == [len(s) for p in pairs for s in p]
             return super().logits(pairs)
 
     long = [Pair(f"p{n} " * premise, "h " * hypothesis, None, None, "test") for n in range(3)]

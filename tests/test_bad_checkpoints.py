@@ -222,7 +222,7 @@ def test_a_config_without_labels(folder: Path) -> None:
 
 def test_no_such_folder(tmp_path: Path) -> None:
     """A folder or file that is not there is an error that names it, and is not looked for on the Hub."""
-    for name in ("./none", "~/no/such", "a b", "a/b/c"):
+    for name in ("./none", "~/no/such", "~nobody-here/such", "a b", "a/b/c"):
         with pytest.raises(ModelNotFoundError, match=r"^no such folder: "):
             load(name)
     for model in (tmp_path / "none", str(tmp_path / "none"), tmp_path / "none.onnx"):

@@ -168,6 +168,27 @@ def test_samples_that_cannot_be_fitted(
         Calibration.fit(*change(scores, labels), method, KEY)
 
 
+def test_questions_are_told_apart_by_any_truth() -> None:
+    """Which scores are of questions may come as bools, 0 and 1 or a list, and must be said of each."""
+    pytest.importorskip("sklearn")
+    scores, labels = _sample(1, 400)
+    questions = np.arange(400) % 3 == 0
+    expected = Calibration.fit(scores, labels, "isotonic", KEY, questions)
+    assert expected.questions == Calibration.fit(scores[questions], labels[questions], "isotonic", KEY).parameters
+    for same in (questions.astype(int), questions.tolist()):
+        assert Calibration.fit(scores, labels, "isotonic", KEY, same) == expected
+    with pytest.raises(CalibrationError, match=r"questions says of each of 400 scores .* got \(399,\)"):
+        Calibration.fit(scores, labels, "isotonic", KEY, questions[1:])
+
+
+def test_any_text_can_be_saved(tmp_path: Path) -> None:
+    """A template that UTF-8 cannot hold is kept too, and nothing is left beside the file."""
+    calibration = Calibration("platt", [[1.0], [0.0]], {**KEY, "template": ["\ud800 {query}"]})
+    calibration.save(tmp_path / "cal.json")
+    assert Calibration.load(tmp_path / "cal.json") == calibration
+    assert [path.name for path in tmp_path.iterdir()] == ["cal.json"]
+
+
 def test_unknown_method() -> None:
     """An unknown method is an error that lists the three."""
     with pytest.raises(InputError, match=r"'spline'.*'platt', 'beta', 'isotonic'"):

@@ -112,7 +112,7 @@ def test_the_cost_is_sentences_by_other_passages() -> None:
         seen.extend(pairs)
         return [[0.0, 9.0, 0.0] for _ in pairs]
 
-    NLIReranker(FunctionEngine(note)).conflicts(["One. Two. Is it three?", "Four.", "Five. “Six?” Seven."])
+    NLIReranker(FunctionEngine(note)).conflicts(["One. Two. Is it three?", "Four.", "Five. “Six?” Seven. 「八？」"])
     assert len(seen) == len(set(seen)) == (2 + 1 + 2) * (3 - 1)
     assert {hypothesis for _, hypothesis in seen} == {"One.", "Two.", "Four.", "Five.", "Seven."}
 

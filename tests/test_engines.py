@@ -232,6 +232,15 @@ def test_function_engine_gives_texts_and_takes_logits() -> None:
     assert engine.labels.columns == (1, None, None)
 
 
+def test_a_function_engine_is_checked_at_once() -> None:
+    """What is no function, and a length that is none, are refused before the first pair."""
+    with pytest.raises(InputTypeError, match="fn is 'mini': expected a function"):
+        FunctionEngine("mini")  # type: ignore[arg-type]
+    for length in ("512", 0, 1.5):
+        with pytest.raises(InputError, match=f"max_length={length!r}: expected a whole number"):
+            FunctionEngine(lambda _: [], max_length=length)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("returned", [[[0.0, 1.0]], [0.0, 1.0, 2.0], [[0.0, 1.0, 2.0]] * 3, 1.0])
 def test_function_of_another_shape(returned: Any) -> None:
     """A function that returns another shape than (m, C) is an error that states both."""

@@ -111,7 +111,7 @@ def test_the_temperature_is_found_again(names: list[str]) -> None:
 
 
 def test_what_cannot_be_measured() -> None:
-    """No pairs, a pair without a label and a negative number of resamples are errors."""
+    """No pairs, a pair without a label, negative resamples and a negative seed are errors."""
     reranker = NLIReranker(FunctionEngine(lambda pairs: [[0.0, 0, 0]] * len(pairs)))
     pair = Pair("p", "h", "neutral", None, "s")
     with pytest.raises(InputError, match="no pairs"):
@@ -120,6 +120,8 @@ def test_what_cannot_be_measured() -> None:
         truths([pair, pair._replace(label=None, probability=0.5)])
     with pytest.raises(InputError, match="resamples=-1"):
         evaluate(reranker, [pair], resamples=-1)
+    with pytest.raises(InputError, match="seed=-1"):
+        evaluate(reranker, [pair], seed=-1)
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])

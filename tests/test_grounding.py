@@ -387,6 +387,7 @@ def test_rank_answers_on_the_bundled_model(bundled: NLIReranker) -> None:
         ("When can we come?", "at noon", "We come at noon."),
         ("Is it open?", "yes", "Yes: Is it open."),
         ("bridge length", "90 m", "90 m: bridge length."),
+        ("谁写的？", "鲁迅。", "鲁迅: 谁写的."),
     ],
 )
 def test_a_question_and_its_answer_make_a_statement(question: str, answer: str, hypothesis: str) -> None:

@@ -104,6 +104,33 @@ def test_two_empty_cells(tmp_path: Path) -> None:
         read_pairs(path)
 
 
+def test_forms_side_by_side(tmp_path: Path) -> None:
+    """A table with rows of several forms, where each row has the columns of all, is read as JSON lines are."""
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "premise,hypothesis,label,sentence_0,sentence_1,query,passages,labels\n"
+        'p,h,neutral,,,,,\n,,entailment,s,t,,,\n,,,,,q,"[""a"", ""b""]","[1, 0]"\n',
+        encoding="utf-8",
+    )
+    assert read_pairs(path) == [
+        Pair("p", "h", "neutral", None, "a"),
+        Pair("s", "t", "entailment", None, "a"),
+        Pair("a", "q", "entailment", None, "a"),
+        Pair("b", "q", "not_entailment", None, "a"),
+    ]
+    path.write_text("premise,hypothesis,label,sentence_0,sentence_1\n,h,neutral,,\n", encoding="utf-8")
+    with pytest.raises(InputError, match="row 2: premise is ''"):
+        read_pairs(path)
+
+
+def test_rows_are_lines(tmp_path: Path) -> None:
+    """The number in an error is that of the line where the row ends, also after a cell of several lines."""
+    path = tmp_path / "a.csv"
+    path.write_text('premise,hypothesis,label\n"a\nb\nc",x,entailment\n\nq,r,perhaps\n', encoding="utf-8")
+    with pytest.raises(InputError, match="row 6: unknown label 'perhaps'"):
+        read_pairs(path)
+
+
 def test_a_teachers_probability(tmp_path: Path) -> None:
     """A row may have a probability of entailment in the place of a label."""
     path = _write(tmp_path / "a.jsonl", [{"premise": "p", "hypothesis": "h", "entailment": 0.25}])
@@ -142,6 +169,8 @@ def test_columns_that_are_no_probabilities(columns: tuple[object, ...], tmp_path
         ({**ROW, "premise": None}, "row 2: premise is None"),
         ({**ROW, "label": "perhaps"}, "row 2: unknown label 'perhaps'"),
         ({**ROW, "label": 7}, "row 2: label 7 is a number"),
+        ({**ROW, "label": 10**400}, "row 2: label 1000"),
+        ({"premise": "p", "hypothesis": "h", "entailment": 10**400}, "row 2: "),
         ({"premise": "p", "hypothesis": "h"}, 'row 2: no "label"'),
         ({"premise": "p", "hypothesis": "h", "entailment": 1}, 'row 2: no "label"'),
         ({"query": "q", "passages": ["a"], "labels": [1, 0]}, "row 2: 1 passages, but 2 labels"),

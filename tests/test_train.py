@@ -434,6 +434,29 @@ def test_states_that_cannot_be_read(base: Path, tmp_path: Path) -> None:
         assert state.read_bytes() == damaged
 
 
+def test_a_run_keeps_its_precision(base: Path, tmp_path: Path) -> None:
+    """A run does not go on in another precision than it began with, nor from a state that lacks what it must match."""
+    settings: dict[str, Any] = {"base": base, "recipe": RECIPE, "stop_after": 1}
+    train(_pairs(40, 1), tmp_path, **settings, bf16=False)
+    with pytest.raises(InputError, match="holds a run with bf16=False, not True"):
+        train(_pairs(40, 1), tmp_path, **settings, bf16=True)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    what = json.loads(state["what"])
+    torch.save({**state, "what": json.dumps({"recipe": what["recipe"], "gone": 1})}, tmp_path / "state.pt")
+    with pytest.raises(InputError, match=r"holds a run with another base .*\(it has None, not "):
+        train(_pairs(40, 1), tmp_path, **settings)
+
+
+def test_a_base_with_odd_labels(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A classifier whose id2label numbers nothing is one line of error."""
+    base = shutil.copytree(run / "checkpoint", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "id2label": {"a": "x", "b": "y"}}))
+    (tmp_path / "cats.csv").write_text("premise,hypothesis,label\na,b,1\n")
+    assert main(["train", str(tmp_path / "cats.csv"), "-o", str(tmp_path / "out"), "--base", str(base)]) != 0
+    assert "is no mapping of output numbers to names" in capsys.readouterr().err
+
+
 def test_one_run_at_a_time(base: Path, tmp_path: Path) -> None:
     """A folder in which a run is at work takes no second one."""
     with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another run is at work in"):

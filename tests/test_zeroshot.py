@@ -367,6 +367,22 @@ def test_a_prior_leaves_blank_texts_out() -> None:
     assert classifier.fit_prior([" ", *FAVOURED, ""], [LABELS] * 6, PLAIN) == expected
 
 
+def test_a_prior_is_kept_in_a_file(tmp_path: Path) -> None:
+    """A prior read from its file is the one that was saved, for the same arguments only; another file is none."""
+    classifier = ZeroShotClassifier(stating())
+    prior = classifier.fit_prior(FAVOURED, LABELS, PLAIN)
+    prior.save(tmp_path / "prior.json")
+    read = LabelPrior.load(tmp_path / "prior.json")
+    assert read == prior
+    expected = classifier.classify(FAVOURED, LABELS, PLAIN, prior=prior).to_array()
+    assert (classifier.classify(FAVOURED, LABELS, PLAIN, prior=read).to_array() == expected).all()
+    with pytest.raises(CalibrationError, match="this prior is for other settings"):
+        classifier.classify(FAVOURED, LABELS[:2], PLAIN, prior=read)
+    (tmp_path / "prior.json").write_text('{"offsets": {"a": "b"}, "key": {}}')
+    with pytest.raises(CalibrationError, match="holds no prior"):
+        LabelPrior.load(tmp_path / "prior.json")
+
+
 def test_a_prior_keeps_the_order_of_texts() -> None:
     """A prior shifts a label's log-odds against another's by one number for all texts."""
     classifier = ZeroShotClassifier(stating())
