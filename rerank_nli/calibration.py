@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -51,7 +51,7 @@ class Calibration(Fitted):
 
     method: str
     parameters: list[list[float]]
-    key: dict[str, Any]
+    key: dict[str, Any] = field(repr=False)
     questions: list[list[float]] | None = None
 
     @classmethod

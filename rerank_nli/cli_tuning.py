@@ -75,11 +75,13 @@ def add_guarantee(command: argparse.ArgumentParser) -> None:
 
 
 def _guarantee(options: argparse.Namespace) -> int:
+    from rerank_nli.pairs import read_judged
     from rerank_nli.rows import read_rows
 
     require_folder(options.out)
+    rows = [row for _, row in read_rows(options.data)]
     promising = load_reranker(options).with_guarantee(
-        [row for _, row in read_rows(options.data)],
+        rows if rows and "claim" in rows[0] else read_judged(options.data),  # which names file and row
         recall=options.recall,
         precision=options.precision,
         confidence=options.confidence,

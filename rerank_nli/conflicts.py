@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rerank_nli.grounding import pinpoint
+from rerank_nli.grounding import claims_of, pinpoint
 from rerank_nli.ranking import ordered
-from rerank_nli.scorer import FEWEST_TOKENS
 from rerank_nli.types import Conflicts, Relation, Span
-from rerank_nli.windows import asks, sentences, windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rerank_nli.engines import Engine
     from rerank_nli.scorer import Scored, Scorer
     from rerank_nli.types import Ranking
 
@@ -47,7 +44,11 @@ def conflicts(scorer: Scorer, texts: Sequence[str], threshold: float) -> Conflic
         texts: n of them.
         threshold: 0..1, for P(contradiction) and P(entailment).
     """
-    claims = [claim for index, text in enumerate(texts) for claim in _claims(scorer.engine, index, text)]
+    claims = [
+        _Claim(index, span, text[span.start : span.end])
+        for index, text in enumerate(texts)
+        for span in claims_of(scorer.engine, text)
+    ]
     others = [[i for i in range(len(texts)) if i != claim.passage] for claim in claims]
     scored = scorer.score([claim.text for claim in claims], [[texts[i] for i in indices] for indices in others])
     strongest: dict[tuple[int, int, str], _Found] = {}
@@ -69,20 +70,6 @@ def conflicts(scorer: Scorer, texts: Sequence[str], threshold: float) -> Conflic
     ]
     relations.sort(key=lambda r: (-r.probability, r.first, r.second, r.kind))
     return Conflicts(tuple(relations), len(texts), threshold)
-
-
-def _claims(engine: Engine, index: int, text: str) -> list[_Claim]:
-    """The sentences of a text that state something; one that would leave a passage little room comes in pieces."""
-    room = engine.max_length - engine.special
-    budget = max(1, min(room // 2, room - FEWEST_TOKENS))
-    stating = [span for span in sentences(text) if not asks(text[span.start : span.end])]
-    tokenized = engine.tokenize([text[a:b] for a, b in stating])
-    pieces = [
-        Span(span.start + w.span.start, span.start + w.span.end)
-        for span, tokens in zip(stating, tokenized, strict=True)
-        for w in windows(tokens, budget)
-    ]
-    return [_Claim(index, piece, text[piece.start : piece.end]) for piece in pieces if piece.end > piece.start]
 
 
 def _relation(key: tuple[int, int, str], found: _Found, narrowed: Ranking, texts: Sequence[str]) -> Relation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -49,7 +49,7 @@ class Fusion(Fitted):
 
     weights: list[float]
     intercept: float
-    key: dict[str, Any]
+    key: dict[str, Any] = field(repr=False)
 
     @classmethod
     def fit(cls, rows: Sequence[Row], key: Mapping[str, Any], seed: int = 0) -> Fusion:

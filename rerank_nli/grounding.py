@@ -10,19 +10,35 @@ from typing import TYPE_CHECKING, Any
 from rerank_nli import inputs
 from rerank_nli.errors import one_of
 from rerank_nli.ranking import divide, rankings
+from rerank_nli.scorer import FEWEST_TOKENS
 from rerank_nli.scores import check_threshold
 from rerank_nli.types import Span, Verdict
-from rerank_nli.windows import QUESTION_MARKS, sentences
+from rerank_nli.windows import QUESTION_MARKS, sentences, statements, windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rerank_nli.engines import Engine
     from rerank_nli.scorer import Scored, Scorer
     from rerank_nli.types import RankedPassage, Ranking
 
-__all__ = ["JOINED", "pinpoint", "statement", "verdict", "verdicts"]
+__all__ = ["JOINED", "claims_of", "pinpoint", "statement", "verdict", "verdicts"]
 
 JOINED = 4  # passages that are joined two by two: trying their 12 pairs costs about what a retriever's ten passages did
+
+
+def claims_of(engine: Engine, text: str) -> list[Span]:
+    """Where each statement of a text stands; one that would leave a passage little room comes in pieces."""
+    room = engine.max_length - engine.special
+    budget = max(1, min(room // 2, room - FEWEST_TOKENS))
+    found = statements(text)
+    tokenized = engine.tokenize([text[a:b] for a, b in found])
+    pieces = [
+        Span(span.start + w.span.start, span.start + w.span.end)
+        for span, tokens in zip(found, tokenized, strict=True)
+        for w in windows(tokens, budget)
+    ]
+    return [piece for piece in pieces if piece.end > piece.start]
 
 
 def verdicts(
@@ -52,7 +68,7 @@ def verdicts(
     threshold = check_threshold(threshold, "entailment")
     one_of("join", join, (None, 2))
     passages = inputs.listed("passages", passages)
-    ranked = rankings(judge, claims, [passages] * len(claims))
+    ranked = rankings(judge, claims, [passages] * len(claims), what="claim")
     found = [verdict(claim, ranking, threshold) for claim, ranking in zip(claims, ranked, strict=True)]
     narrowed = iter(pinpoint(judge, [side for one in found for side in (one.supporting, one.refuting)]))
     found = [replace(one, supporting=next(narrowed), refuting=next(narrowed)) for one in found]

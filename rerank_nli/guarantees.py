@@ -7,7 +7,7 @@ hypothesis, and a threshold is used only where a test with an exact binomial p-v
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -75,7 +75,7 @@ class Guarantee(Fitted):
     size: int
     kept: int
     observed: float
-    key: dict[str, Any]
+    key: dict[str, Any] = field(repr=False)
 
     @classmethod
     def fit(

@@ -10,7 +10,6 @@ from rerank_nli.errors import CalibrationError, InputError, InputTypeError, coun
 from rerank_nli.ranking import named, rankings
 from rerank_nli.scores import KINDS, check_threshold
 from rerank_nli.types import Conflicts, Grounding, Probabilities, RankedAnswer, Ranking, Verdict
-from rerank_nli.windows import sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +76,10 @@ class Judging:
     def check(
         self, answer: str, passages: Iterable[Any], threshold: str | float = "auto", *, join: int | None = None
     ) -> Grounding:
-        """Give a verdict on each sentence of an answer.
+        """Give a verdict on each sentence of an answer that states something.
+
+        Questions, headings and fenced code state nothing; marks of lists and emphasis and numbers of sources are no
+        part of a statement. A sentence so long that it leaves a passage little room comes in pieces.
 
         Args:
             answer: any number of sentences.
@@ -86,7 +88,7 @@ class Judging:
             join: as `verify`.
 
         Returns:
-            A verdict for each sentence, with its place in the answer, and the matrix of sentences and passages.
+            A verdict for each statement, with its place in the answer, and the matrix of statements and passages.
 
         Raises:
             LabelError, InputError, InputTypeError, QueryTooLongError, CalibrationError: as `verify`.
@@ -94,9 +96,7 @@ class Judging:
         if not isinstance(answer, str):
             message = f"the answer must be a text, got {answer!r}"
             raise InputTypeError(message)
-        found = sentences(answer)
-        reads = self._judge.reads([answer[a:b] for a, b in found])  # of characters that no one sees, nothing
-        spans = [span for span, says in zip(found, reads, strict=True) if says]
+        spans = grounding.claims_of(self._judge.engine, answer)
         claims = [answer[a:b] for a, b in spans]
         least = self._threshold(threshold, "verdicts", None if join is None else f"join={join!r}")
         verdicts, ranked = grounding.verdicts(self._judge, claims, passages, least, join)
@@ -131,7 +131,7 @@ class Judging:
             message = "no claims: there is nothing to cover, give at least one"
             raise InputError(message)
         passages = inputs.listed("passages", passages)
-        return coverage.cover(rankings(self._judge, claims, [passages] * len(claims)), k, threshold)
+        return coverage.cover(rankings(self._judge, claims, [passages] * len(claims), what="claim"), k, threshold)
 
     def rank_answers(
         self, question: str, answers: Iterable[str], passages: Iterable[Any], top_k: int | None = None
@@ -155,7 +155,8 @@ class Judging:
         question = inputs.worded("the question", question)
         answers = [inputs.worded(f"answer {i}", answer) for i, answer in enumerate(answers)]
         hypotheses = [grounding.statement(question, answer) for answer in answers]
-        ranked_by_answer = rankings(self._scorer, hypotheses, [passages] * len(answers), normalize=self.normalize)
+        lists = [passages] * len(answers)
+        ranked_by_answer = rankings(self._scorer, hypotheses, lists, normalize=self.normalize, what="answer")
         floor = KINDS[self._scorer.kind].floor
         ranked = [
             RankedAnswer(i, answer, hypothesis, max((p.score for p in ranking), default=floor), ranking)

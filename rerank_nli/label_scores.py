@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -40,7 +40,7 @@ class LabelPrior(Fitted):
     _name: ClassVar[str] = "prior"
 
     offsets: dict[str, float]
-    key: dict[str, Any]
+    key: dict[str, Any] = field(repr=False)
 
     def _try(self) -> None:
         if not np.isfinite(list(self.offsets.values())).all():

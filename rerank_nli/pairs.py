@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rerank_nli.errors import InputError
-from rerank_nli.inputs import in_cell, listed, retrieval
+from rerank_nli.inputs import in_cell, listed, retrieval, text_and_id
 from rerank_nli.labels import COLUMNS, NOT_ENTAILMENT, label_of
 from rerank_nli.rows import read_rows
 
@@ -111,15 +111,13 @@ def judged(row: Mapping[str, Any]) -> Judged:
     if len(passages) != len(labels):
         message = f"{len(passages)} passages, but {len(labels)} labels"
         raise InputError(message)
-    for number, (passage, label) in enumerate(zip(passages, labels, strict=True)):
-        if not isinstance(passage, str):  # a blank one is scored, as it is by `rank`
-            message = f"passage {number} is {passage!r}: expected a text"
-            raise InputError(message)
+    texts = [text_and_id(f"passage {number}", passage)[0] for number, passage in enumerate(passages)]
+    for label in labels:
         if label not in (0, 1):
             message = f"labels of passages are 1 (entails the query) or 0, got {label!r}"
             raise InputError(message)
     scores = retrieval(in_cell("retrieval_scores", row.get("retrieval_scores")), len(passages))
-    return Judged(query, passages, [int(label) for label in labels], scores)
+    return Judged(query, texts, [int(label) for label in labels], scores)
 
 
 def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_Read]]) -> list[_Read]:
@@ -145,7 +143,10 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
             yield Pair(premise, given.query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
     sides = max(SIDES, key=lambda names: (not _blank(row, names[0]), names[0] in row))  # the first of the best
-    premise, hypothesis = (_text(side, row.get(side)) for side in sides)
+    if not set(sides) <= set(row):
+        message = f"expected {' and '.join(sides)} among its columns, got {', '.join(map(str, row))}"
+        raise InputError(message)
+    premise, hypothesis = (_text(side, row[side]) for side in sides)
     taught = _taught(row)
     if row.get("label") not in _EMPTY:
         yield Pair(premise, hypothesis, label_of(row["label"], names), None, source, language, taught)

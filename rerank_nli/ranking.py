@@ -37,6 +37,7 @@ def rankings(
     alpha: float = ALPHA,
     limits: tuple[int | None, float | None] = (None, None),
     many: bool = False,
+    what: str = "query",
 ) -> list[Ranking]:
     """Read, score and order each query's passages, all in one stream of batches.
 
@@ -50,6 +51,7 @@ def rankings(
         alpha: weight of the score in it, 0..1.
         limits: most passages to score, and most seconds for it.
         many: whether errors name the list.
+        what: what errors call a query.
 
     Raises:
         InputError, InputTypeError, QueryTooLongError, CalibrationError: as `NLIReranker.rank`.
@@ -57,7 +59,7 @@ def rankings(
     fuse = inputs.fusion(fuse)
     for index, query in enumerate(queries):
         if not isinstance(query, str):
-            message = f"query {index} must be a text, got {query!r}"
+            message = f"{what} {index} must be a text, got {query!r}"
             raise InputTypeError(message)
     of_list = [f" of list {k}" if many else "" for k in range(len(queries))]
     lists = [inputs.listed(f"passages{of}", passages) for of, passages in zip(of_list, passage_lists, strict=True)]
@@ -73,7 +75,7 @@ def rankings(
     bodies = [[text for text, _ in texts] for texts in read]
     scored: Sequence[Sequence[Scored | None]]
     if limits == (None, None):
-        scored = scorer.score(queries, bodies)
+        scored = scorer.score(queries, bodies, what)
     else:
         depth, seconds = limits
         turns = range(len(bodies[0])) if retrieval is None else np.argsort(-retrieval, kind="stable").tolist()

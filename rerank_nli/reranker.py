@@ -300,7 +300,8 @@ class NLIReranker(Judging):
                 which is read as it is needed. A premise that the model, or `window`, does not take whole is windowed;
                 its row is that of the window with the largest max(P(entailment), P(contradiction)).
             output: "array" float32 (n, 3) entailment, neutral, contradiction; "logits" float32 (n, C) in the
-                checkpoint's order; "dicts"; "labels"; "frame" (needs pandas). For an iterator a generator of rows.
+                checkpoint's order; "dicts"; "labels"; "frame" (needs pandas), with the index of a frame that
+                came. For an iterator a generator of rows.
             abstain_below: with "labels", a pair whose likeliest label has a lower probability gets "abstain"; "dicts"
                 and "frame" then have the same as "label". 0..1; None never abstains. Of two labels the likelier one
                 has max(P(entailment), 1 - P(entailment)).
@@ -318,15 +319,19 @@ class NLIReranker(Judging):
                 message = "a frame of an iterator would have to hold it whole: pass a list, or another output"
                 raise InputError(message)
             return prediction.stream(self._scorer, pairs, output, least)
+        frame: Any = None
         if hasattr(pairs, "columns") and hasattr(pairs, "itertuples"):
-            frame: Any = pairs
+            frame = pairs
             missing = [name for name in ("premise", "hypothesis") if name not in frame.columns]
             if missing:
                 message = f"the frame has no column {missing}: it has {list(frame.columns)}"
                 raise InputError(message)
             pairs = zip(frame["premise"], frame["hypothesis"], strict=True)
         read = [inputs.pair(f"pair {index}", pair) for index, pair in enumerate(inputs.listed("pairs", pairs))]
-        return prediction.rows(self._scorer, read, output, least)
+        found = prediction.rows(self._scorer, read, output, least)
+        if output == "frame" and frame is not None:
+            found.index = getattr(frame, "index", found.index)  # which row is which, also in a part of a frame
+        return found
 
     def embed(self, texts: Iterable[str], pool: str = "mean") -> FloatArray:
         """Turn texts into unit vectors by the NLI model's encoder, whose inner products are cosines.

@@ -113,7 +113,9 @@ def of_verdicts(judge: Scorer, data: Iterable[Any]) -> Sample:
     if len(set(gold)) == 1:
         message = f"data has the label {gold[0]!r} alone: a promise on verdicts needs claims of several labels"
         raise CalibrationError(message)
-    found = [verdict(ranking.query, ranking, 0.0) for ranking in rankings(judge, claims, passages, many=True)]
+    found = [
+        verdict(ranking.query, ranking, 0.0) for ranking in rankings(judge, claims, passages, many=True, what="claim")
+    ]
     scores = np.array([one.confidence for one in found])
     truth = np.array([one.label == label for one, label in zip(found, gold, strict=True)])
     return _parted(Sample(scores, truth, np.unique(np.array(claims), return_inverse=True)[1], "verdicts"))

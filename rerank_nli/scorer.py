@@ -183,12 +183,15 @@ class Scorer:
         whole.window = self.engine.max_length
         return whole
 
-    def score(self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]]) -> list[list[Scored]]:
+    def score(
+        self, queries: Sequence[str], passage_lists: Sequence[Sequence[str]], what: str = "query"
+    ) -> list[list[Scored]]:
         """Score each query's passages, all in one stream of batches.
 
         Args:
             queries: q texts, none blank.
             passage_lists: q lists of texts.
+            what: what errors call a query.
 
         Returns:
             q lists, in the order of the passages.
@@ -197,9 +200,9 @@ class Scorer:
             InputError: a blank query.
             QueryTooLongError: a query that leaves fewer than 32 tokens for a passage.
         """
-        forms = [self._tokenized_forms(query, index) for index, query in enumerate(queries)]
+        forms = [self._tokenized_forms(query, f"{what} {index}") for index, query in enumerate(queries)]
         budgets = [
-            min(self._room(f"query {index}", hypotheses), self._window or self.engine.max_length)
+            min(self._room(f"{what} {index}", hypotheses), self._window or self.engine.max_length)
             for index, hypotheses in enumerate(forms)
         ]
 
@@ -266,13 +269,13 @@ class Scorer:
         chosen = np.concatenate(rows)
         return chosen, probabilities(chosen, self.engine.labels, self.engine.temperature)
 
-    def _tokenized_forms(self, query: str, index: int) -> list[Tokens]:
+    def _tokenized_forms(self, query: str, which: str) -> list[Tokens]:
         if not query.strip():
-            message = f"query {index} is blank: there is nothing to entail"
+            message = f"{which} is blank: there is nothing to entail"
             raise InputError(message)
         forms = self.engine.tokenize([template.replace("{query}", query) for template in self.templates])
         if not all(len(form) for form in forms):
-            message = f"query {index} is blank to the model: its tokenizer reads nothing in {query!r:.80}"
+            message = f"{which} is blank to the model: its tokenizer reads nothing in {query!r:.80}"
             raise InputError(message)
         return forms
 

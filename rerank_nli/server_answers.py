@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rerank_nli.grounding import claims_of
 from rerank_nli.scores import softmax
 from rerank_nli.server_forms import read_texts
 from rerank_nli.server_limits import RefusalError
-from rerank_nli.windows import sentences
 
 if TYPE_CHECKING:
     from rerank_nli.server_forms import (
@@ -116,10 +116,10 @@ class Answers:
 
     def check(self, form: CheckForm, _: Work, __: str) -> dict[str, Any]:
         """The library's report."""
-        pairs = len(sentences(form.answer)) * len(form.passages)
-        name = self._asked(form.model, pairs, "pairs of sentence and passage")
-        passages = self._texts("passage", form.passages)
-        return self._models.reranker(name).check(form.answer, passages, form.threshold).to_dict()
+        reranker = self._models.reranker(self._models.name(form.model))
+        pairs = len(claims_of(reranker.engine, form.answer)) * len(form.passages)
+        self._asked(form.model, pairs, "pairs of statement and passage")
+        return reranker.check(form.answer, self._texts("passage", form.passages), form.threshold).to_dict()
 
     def _texts(self, what: str, documents: list[Document], fields: list[str] | None = None) -> list[str]:
         """What is read of documents; fields were short, and what they are joined to may not be."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, overload
 
 from rerank_nli.errors import require
@@ -46,8 +47,10 @@ class Items(Sequence[_Item]):
 
 
 def plain_id(own: Any) -> str | int | None:  # noqa: ANN401 - a caller's id is whatever it is
-    """A passage's id as a JSON type: one that is no text or int becomes its str."""
-    return own if isinstance(own, str | int | None) else str(own)
+    """A passage's id as a JSON type: one that is no text or whole number becomes its str."""
+    if own is None or isinstance(own, str | int):
+        return own
+    return int(own) if isinstance(own, Integral) else str(own)  # numpy's whole numbers are whole numbers
 
 
 class Span(NamedTuple):
@@ -228,13 +231,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Grounding(Items[Verdict]):
-    """A verdict for each sentence of an answer.
+    """A verdict for each sentence of an answer that states something.
 
     Attributes:
         answer: the text that was checked.
-        verdicts: c of them, one for each sentence.
-        spans: where each sentence stands in the answer.
-        support: c rows of n, the highest P(entailment) of each sentence over the windows of each of the n passages, in
+        verdicts: c of them, one for each statement.
+        spans: where each statement stands in the answer.
+        support: c rows of n, the highest P(entailment) of each statement over the windows of each of the n passages, in
             the caller's order.
         refutation: the same of P(contradiction).
     """
@@ -249,7 +252,7 @@ class Grounding(Items[Verdict]):
 
     @property
     def groundedness(self) -> float:
-        """Share of the sentences that are supported, 0..1; an answer without a sentence claims nothing: 1.0."""
+        """Share of the statements that are supported, 0..1; an answer without any claims nothing: 1.0."""
         if not self.verdicts:
             return 1.0
         return sum(v.label == "supported" for v in self.verdicts) / len(self.verdicts)

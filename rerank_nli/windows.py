@@ -19,28 +19,37 @@ if TYPE_CHECKING:
 
     IntArray = NDArray[np.integer[Any]]
 
-__all__ = ["POOLS", "QUESTION_MARKS", "Tokens", "Window", "asks", "sentences", "windows"]
+__all__ = ["POOLS", "QUESTION_MARKS", "Tokens", "Window", "asks", "sentences", "statements", "windows"]
 
 QUESTION_MARKS = "?？؟"
 
 # Patterns are compiled, and remembered by `re`, at their first use: the import stays light.
 _CLOSING = "\"'”’»)]」』）】"
-_CLOSERS = rf"[{re.escape(_CLOSING)}]*"
+_NOTE = r"\[\^?\d+(?:\s?[,;–-]\s?\d+)*\]"  # of a source, as [1] or [2, 3]
+_CLOSERS = rf"(?:[{re.escape(_CLOSING)}*_`†‡¹²³⁰-⁹]|{_NOTE}|【[^】\n]{{0,40}}】|\(\d{{1,3}}\))*"
+_FENCE = r"(?m:^[^\S\r\n]*)(?P<fence>```|~~~)[\s\S]*?(?:[\r\n][^\S\r\n]*(?P=fence)[^\r\n]*|\Z)"
+_HEADING = r"(?m:^)[^\S\r\n]*\#{1,6}[^\S\r\n][^\r\n]*"
 _BOUNDARY = (
-    rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?=\s)"
-    rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
-    r"|(?:\r\n|\n|\r(?!\n))(?=[^\S\r\n]*(?:[\r\n]|[-*•–]\s|\d+[.)]\s))"  # a blank line or a list item
+    rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?:[^\S\r\n]+{_NOTE})*(?=\s|\Z)"
+    rf"|[。！？｡।॥؟۔።។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
+    rf"|{_FENCE}|{_HEADING}"
+    # a blank line, or an item of a list, a row of a table, a heading or code that begins
+    r"|(?:\r\n|\n|\r(?!\n))(?=[^\S\r\n]*(?:[\r\n]|[-+*•▪◦‣–]\s|(?:\d+[.)]|[A-Za-z]\))\s|\||\#{1,6}\s|```|~~~))"
     r"|[\v\f\u2028\u2029]"
 )
 _ABBREVIATION = (
     r"(?:^|[\s(\[\"'“‘])"
-    r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon)\.$"
+    r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon"
+    r"|Sen|Gov|Pres|Rep)\.$"
 )
-_ITEM_NUMBER = r"(?:\A|[\r\n])[^\S\r\n]*\d{1,3}\.$"  # "2." at the start of a line
+_SMALL_ABBREVIATION = r"\b(?:etc|inc|ltd|corp|jr|sr|incl|fig)\.$"  # which end a sentence if a capital letter follows
+_ITEM_NUMBER = r"(?:(?:\A|[\r\n])[^\S\r\n]*|\b[a-z]\w{2,}[.!?…]\s)\d{1,3}\.$"  # "2." at the start of a line or sentence
 _BEFORE_NUMBER = (
     r"(?:^|[\s(\[])"
     r"(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
 )
+_LEAD = r"\A(?:(?:[-+*•▪◦‣–>|]|\d{1,3}[.)]|[A-Za-z]\))\s+)*[*_]*"  # marks of a list, a quotation, a table, emphasis
+_TRAIL = rf"(?:\s*{_NOTE}|[*_†‡¹²³⁰-⁹]|【[^】\n]{{0,40}}】|\s*\|)+$"
 
 
 def sentences(text: str) -> list[Span]:
@@ -50,9 +59,9 @@ def sentences(text: str) -> list[Span]:
     ['Dr. Li came at 9.30 a.m. today.', '她走了。', '他也走了。']
     """
     spans: list[Span] = []
-    start = 0
+    start, small = 0, _in_small_letters(text)
     for match in re.finditer(_BOUNDARY, text):
-        if match["stop"] and not _ends_sentence(text, match):
+        if match["stop"] and not _ends_sentence(text, match, small=small):
             continue
         _append(spans, text, start, match.end())
         start = match.end()
@@ -65,16 +74,43 @@ def asks(sentence: str) -> bool:
     return sentence.rstrip().rstrip(_CLOSING).endswith(tuple(QUESTION_MARKS))
 
 
-def _ends_sentence(text: str, stop: re.Match[str]) -> bool:
+def statements(text: str) -> list[Span]:
+    r"""Where each sentence stands that states something: no question, no code, no heading, nothing without a letter.
+
+    Marks of lists, tables and emphasis and numbers of sources around it are left out.
+
+    >>> text = "## Trains\n- They are **late**.[1] [2]\n- Why?\n\n---\n2. Two ran. 3. One did not [4]."
+    >>> [text[a:b] for a, b in statements(text)]
+    ['They are **late**.', 'Two ran.', 'One did not [4].']
+    """
+    found = []
+    for start, end in sentences(text):
+        whole = text[start:end]
+        rest = re.sub(_LEAD, "", whole, count=1)
+        first, rest = start + len(whole) - len(rest), re.sub(_TRAIL, "", rest)
+        says = any(c.isalnum() for c in rest) and not asks(rest)
+        if says and not re.match(r"```|~~~|#{1,6}\s", whole):
+            found.append(Span(first, first + len(rest)))
+    return found
+
+
+def _in_small_letters(text: str) -> bool:
+    """Whether no sentence of a text seems to begin with a capital letter."""
+    first = next((c for c in text if c.isalpha()), "")
+    return first.islower() and not any(m[1].isupper() for m in re.finditer(r"[.!?…]\s+(\w)", text))
+
+
+def _ends_sentence(text: str, stop: re.Match[str], *, small: bool) -> bool:
     rest = text[stop.end() : stop.end() + 40].lstrip()
-    if rest[:1].islower():
+    if rest[:1].islower() and not small:
         return False
     before = text[max(0, stop.start() - 12) : stop.end("stop")]
     if stop["stop"] != ".":
         return True
     return not (
         re.search(_ITEM_NUMBER, before)
-        or re.search(_ABBREVIATION, before)
+        or re.search(_ABBREVIATION, before, re.IGNORECASE if small else 0)
+        or (small and re.search(_SMALL_ABBREVIATION, before))
         or (rest[:1].isdigit() and re.search(_BEFORE_NUMBER, before))
     )
 

@@ -206,7 +206,7 @@ def test_rank_many_of_no_lists_is_refused(queries: Any, lists: Any) -> None:
 def test_a_query_that_is_no_text_is_refused(call: str, query: Any) -> None:
     """A query or claim that is no text is a TypeError that shows it, for an empty list too."""
     for passages in (["x"], []):
-        with pytest.raises(InputTypeError, match="query 0 must be a text, got "):
+        with pytest.raises(InputTypeError, match=f"{'claim' if call == 'verify' else 'query'} 0 must be a text, got "):
             getattr(judge(), call)(query, passages)
 
 
@@ -214,7 +214,7 @@ def test_a_query_that_is_no_text_is_refused(call: str, query: Any) -> None:
 @pytest.mark.parametrize("call", ["rank", "filter", "verify"])
 def test_a_blank_query_is_refused(call: str, query: str) -> None:
     """A blank query or claim is an error: there is nothing to entail."""
-    with pytest.raises(InputError, match="query 0 is blank"):
+    with pytest.raises(InputError, match=f"{'claim' if call == 'verify' else 'query'} 0 is blank"):
         getattr(judge(), call)(query, ["x"])
 
 

@@ -246,6 +246,23 @@ def test_an_answer_without_sentences_claims_nothing(answer: str) -> None:
     assert (len(report), report.spans, report.groundedness) == (0, (), 1.0)
 
 
+def test_what_states_nothing_has_no_verdict() -> None:
+    """Headings, questions, code and rules take no part in a check, and marks and sources are no part of a claim."""
+    answer = "## Facts\n- **One.**[1]\n- Two. [2]\n\n```\nThree. Four.\n```\n---\nShall I go on?"
+    report = NLIReranker(stating()).check(answer, ["a passage"])
+    assert [verdict.claim for verdict in report] == [answer[a:b] for a, b in report.spans] == ["One.", "Two."]
+
+
+def test_a_long_statement_comes_in_pieces() -> None:
+    """A statement that would leave a passage no room is judged piece by piece, and the others as they are."""
+    lines = ";\n".join(f"item {n} of many" for n in range(30))
+    report = NLIReranker(stating(max_length=64)).check(f"One.\n\nIt has {lines}.\n\nTwo.", ["a passage"])
+    claims = [verdict.claim for verdict in report]
+    assert (claims[0], claims[-1]) == ("One.", "Two.")
+    assert len(claims) > 5
+    assert all(f"item {n} of" in " ".join(claims) for n in range(30))
+
+
 def test_a_sentence_that_the_model_reads_nothing_in(bundled: NLIReranker) -> None:
     """Of an answer, a line of characters that nobody sees claims nothing, and the others are judged."""
     answer = "Paris lies on the Seine.\n\n\u200b\n\nIt is large."

@@ -64,7 +64,7 @@ def test_other_names_of_the_columns(first: str, second: str, tmp_path: Path) -> 
     path = _write(tmp_path / "gates.jsonl", [{second: PAIR.hypothesis, first: PAIR.premise, "label": 0}])
     assert read_pairs(path, ["contradiction", "entailment", "neutral"]) == [PAIR]
     _write(path, [{first: PAIR.premise, "label": 0}])
-    with pytest.raises(InputError, match=f"row 1: {second} is None: expected a text"):
+    with pytest.raises(InputError, match=f"row 1: expected {first} and {second} among its columns, got {first}, label"):
         read_pairs(path, ["contradiction", "entailment", "neutral"])
 
 
@@ -175,7 +175,7 @@ def test_columns_that_are_no_probabilities(columns: tuple[object, ...], tmp_path
         ({"premise": "p", "hypothesis": "h", "entailment": 1}, 'row 2: no "label"'),
         ({"query": "q", "passages": ["a"], "labels": [1, 0]}, "row 2: 1 passages, but 2 labels"),
         ({"query": "q", "passages": ["a"], "labels": [2]}, "row 2: labels of passages are 1"),
-        ({"query": "q", "passages": [None], "labels": [1]}, "row 2: passage 0 is None"),
+        ({"query": "q", "passages": [None], "labels": [1]}, "row 2: passage 0 must be a text, "),
         ({"query": "q", "passages": ["a"]}, "row 2: labels must be a list of them, got None"),
         ({"query": "q", "passages": "ab", "labels": [1, 0]}, "row 2: passages are 'ab': expected a list of them"),
         (["premise", "hypothesis"], "row 2: expected an object"),

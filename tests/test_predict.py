@@ -73,6 +73,15 @@ def test_frame() -> None:
     np.testing.assert_allclose(frame.to_numpy(), ROWS, atol=1e-6)
 
 
+def test_a_frame_keeps_its_index() -> None:
+    """Rows of a part of a frame, or of a frame in another order, are found by their own index."""
+    pandas = pytest.importorskip("pandas")
+    given = pandas.DataFrame(PAIRS, columns=["premise", "hypothesis"]).iloc[::-1]
+    frame = NLIReranker(stating()).predict(given, output="frame")
+    assert list(frame.index) == list(given.index) != list(range(len(PAIRS)))
+    np.testing.assert_allclose(frame.sort_index().to_numpy(), ROWS, atol=1e-6)
+
+
 @pytest.mark.parametrize("output", ["array", "logits", "dicts", "labels", "frame"])
 def test_no_pairs_make_no_rows(output: str) -> None:
     """An empty list gives an empty result of the same kind."""

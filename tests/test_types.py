@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from rerank_nli import (
@@ -84,11 +85,14 @@ def test_passage_to_dict_holds_all_but_the_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "written"), [("a", "a"), (7, 7), (None, None), (UUID(int=1), str(UUID(int=1))), (float("nan"), "nan")]
+    ("own", "written"),
+    [("a", "a"), (7, 7), (np.int64(7), 7), (None, None), (UUID(int=1), str(UUID(int=1))), (float("nan"), "nan")],
 )
 def test_ids_in_a_dict(own: Any, written: Any) -> None:
     """An id that is a text or a whole number stays what it is, another one becomes its text."""
-    assert _passage(id=own).to_dict()["id"] == written
+    row = _passage(id=own).to_dict()
+    assert row["id"] == written
+    assert json.loads(json.dumps(row)) == row
 
 
 def test_binary_passage_to_dict() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank_nli import FunctionEngine, NLIReranker, Span
-from rerank_nli.windows import POOLS, Tokens, windows
+from rerank_nli.windows import POOLS, Tokens, statements, windows
 from rerank_nli.windows import sentences as sentence_spans
 
 WORDS = FunctionEngine(lambda pairs: [[0.0, 0.0, 0.0] for _ in pairs])
@@ -48,6 +48,13 @@ def _prose(counts: list[int]) -> tuple[str, list[tuple[int, int]]]:
         ["Well... maybe not.", "Well...", "Maybe."],
         ["What?!", "Really!!!", "Yes."],
         ["Visit example.com or mail a.b@c.org today.", "It works."],
+        ["It is red.[1]", "It is big.[2, 3] [4]", "It is old.¹", "It is loud.†", "It was.(5)", "It is.【6】", "Yes."],
+        ["**It is red.**", "_It is big._", "`It is old.`", "It is loud."],
+        ["1. It is red.", "2. It is big.", "See p. 12.", "He is 12.", "It rains."],
+        ["Sen. Li met Gov. Ortiz.", "They spoke."],
+        ["the kettle is red.", "it holds water, tea, etc. and soup, e.g. of mr. li.", "is it?", "yes."],
+        ["iPhone sales rose.", "eBay grew."],
+        ["of the economy.", "The budget grew by 5 pct. this year."],
     ],
 )
 def test_english_sentences(expected: list[str]) -> None:
@@ -68,7 +75,7 @@ def test_one_line_break_is_a_space(newline: str) -> None:
     assert _sentences(" ".join(expected)) == expected
 
 
-@pytest.mark.parametrize("marker", ["- ", "* ", "• ", "– ", "1. ", "12) ", "  - "])
+@pytest.mark.parametrize("marker", ["- ", "* ", "• ", "– ", "+ ", "▪ ", "1. ", "12) ", "a) ", "  - "])
 def test_list_items(marker: str) -> None:
     """Each item of a list is a sentence of its own."""
     items = [f"{marker.strip()} flour", f"{marker.strip()} salt"]
@@ -95,6 +102,47 @@ def test_other_scripts(gap: str, expected: list[str]) -> None:
     assert _sentences(gap.join(expected)) == expected
 
 
+@pytest.mark.parametrize("fence", ["```", "~~~"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_markdown(fence: str, newline: str) -> None:
+    """A heading, a row of a table and a block of code are each by themselves, and code that nobody ends goes on."""
+    lines = [
+        "Look:",
+        f"{fence}py{newline}a.b = 1  # One. Two.{newline}{fence}",
+        "## Red. And",
+        "| a |",
+        "|---|",
+    ]
+    assert _sentences(newline.join(lines)) == lines
+    assert _sentences(f"Look:{newline}{fence}{newline}One. Two.") == ["Look:", f"{fence}{newline}One. Two."]
+
+
+@pytest.mark.parametrize(
+    ("text", "stated"),
+    [
+        ("It is red. Is it? “Why?” Yes.", ["It is red.", "Yes."]),
+        ("# Red\nIt is.\n\n---\n\n* *** \n…", ["It is."]),
+        ("- It is **red**.[1] [2]\n  2. **It is big.**\n> a) _old_¹", ["It is **red**.", "It is big.", "old"]),
+        ("It is [1] red [2]. It is 5", ["It is [1] red [2].", "It is 5"]),
+        ("```\nIt is red.\n```\n| It is |\n|---|", ["It is"]),
+        ("他走了吗？他走了。", ["他走了。"]),
+    ],
+)
+def test_statements(text: str, stated: list[str]) -> None:
+    """Statements are sentences without the marks around them; questions, headings, code and bare marks are none."""
+    assert [text[a:b] for a, b in statements(text)] == stated
+
+
+@given(text=ANY_TEXT)
+@settings(max_examples=300)
+def test_statements_are_within_sentences(text: str) -> None:
+    """In any text each statement lies within a sentence of its own, and holds a letter or a digit."""
+    whole = sentence_spans(text)
+    homes = [next(i for i, (a, b) in enumerate(whole) if a <= start < end <= b) for start, end in statements(text)]
+    assert homes == sorted(set(homes))
+    assert all(any(c.isalnum() for c in text[a:b]) for a, b in statements(text))
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "\u3000\t\u2028"])
 def test_blank_text(text: str) -> None:
     """A blank text has no sentences and no windows."""
@@ -113,7 +161,20 @@ def test_sentences_cover_any_text(text: str) -> None:
     assert all(not text[a:b].strip() for a, b in zip(outside[::2], outside[1::2], strict=True))
 
 
-@pytest.mark.parametrize("text", ["." * 50_000 + "x", '."' * 25_000, "\n" + " " * 50_000, "\n1" * 25_000, "." * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "." * 50_000 + "x",
+        '."' * 25_000,
+        "\n" + " " * 50_000,
+        "\n1" * 25_000,
+        "." * 50_000,
+        ".【" * 25_000,
+        "```\n" * 15_000,
+        ".[1" * 15_000,
+        ". [1]" * 9_000,
+    ],
+)
 def test_sentences_take_linear_time(text: str) -> None:
     """A text of nothing but stops, quotes or blanks is read in time that grows with its length only."""
     began = time.perf_counter()
