@@ -198,11 +198,19 @@ def _narrowed(passage: RankedPassage, known: dict[str, Scored]) -> RankedPassage
 
 
 _BE = r"is|are|was|were"
-_AUXILIARY = rf"do|does|did|can|could|should|will|would|may|must|has|have|had|{_BE}"
+_MODAL = r"has|have|had|can|could|should|will|would|may|must"
+_AUXILIARY = rf"do|does|did|{_MODAL}|{_BE}"
 _COPULA = rf"(?i)(?:who|what)\s+({_BE})\s+(.+)"
-_SUBJECT = rf"(?i)(?:(?:who|what)\s+(?!(?:{_AUXILIARY})\b)|which\s+\w+\s+(?!(?!{_BE})(?:{_AUXILIARY})\b))(.+)"
+_OTHER_DOER = r"(?:the|an?|this|that|these|those|my|your|his|her|its|our|their|i|you|he|she|it|we|they)\b"
+_DOER = rf"(?i)who\s+((?:{_MODAL})\s+(?!{_OTHER_DOER})(?-i:[a-z]).*)"
+_SUBJECT = (
+    rf"(?i)(?:(?:who|what)\s+(?!(?:\w+\s+)?(?:do|does|did)\b)(?!(?:{_AUXILIARY})\b)"
+    rf"|which\s+\w+\s+(?!(?!{_BE})(?:{_AUXILIARY})\b))(.+)"
+)
 _COUNT = rf"(?i)how\s+(?:many|much)\s+(.+?)\s+(?:{_AUXILIARY})\s+(.+)"
-_OTHER = rf"(?i)(when|where|why|how\s+\w+|how|who|whom|what|which\s+\w+)\s+(?:{_AUXILIARY})\s+(.+)"
+_PLACE = rf"(?i)(in|on|at|to|from|for|by|with|of)\s+(?:which|what)\s+\w+\s+(?:{_AUXILIARY})\s+(.+)"
+_OTHER = rf"(?i)(when|where|why|how\s+\w+|how|who|whom|(?:what|which)\s+\w+|what)\s+(?:{_AUXILIARY})\s+(.+)"
+_ENDS = f"{QUESTION_MARKS}!. "
 
 
 def statement(question: str, answer: str) -> str:
@@ -219,15 +227,18 @@ def statement(question: str, answer: str) -> str:
     >>> statement("Wer schrieb Hamlet?", "Shakespeare")
     'Shakespeare: Wer schrieb Hamlet.'
     """
-    asked, answer = question.strip().rstrip(QUESTION_MARKS).rstrip(), answer.strip().rstrip(".。")
+    asked, answer = question.strip().rstrip(_ENDS), answer.strip().rstrip(".。")
     if match := re.fullmatch(_COPULA, asked):
         text = f"{match[2]} {match[1]} {answer}"
-    elif match := re.fullmatch(_SUBJECT, asked):
+    elif match := re.fullmatch(_DOER, asked) or re.fullmatch(_SUBJECT, asked):
         text = f"{answer} {match[1]}"
     elif match := re.fullmatch(_COUNT, asked):
         text = f"{match[2]} {answer} {match[1]}"
+    elif match := re.fullmatch(_PLACE, asked):
+        text = f"{match[2]} {match[1].lower()} {answer}"
     elif match := re.fullmatch(_OTHER, asked):
-        text = f"{match[2]} {'because ' if match[1].lower() == 'why' else ''}{answer}"
+        because = match[1].lower() == "why" and not answer.lower().startswith("because")
+        text = f"{match[2]} {'because ' if because else ''}{answer}"
     else:
         text = f"{answer}: {asked}"
     return f"{text[:1].upper()}{text[1:]}."
