@@ -126,7 +126,7 @@ def _add_verb(command: argparse.ArgumentParser, verb: str) -> None:
         nargs="?",
         default="-",
         help=f"with --{name}: passages, a text or JSON object a line; without: JSON lines with "
-        f'"{name}" and "passages"; - is stdin',
+        f'"{name}", "passages" and perhaps "id", which comes back; - is stdin',
     )
     command.add_argument(f"--{name}", dest="statement")
     command.add_argument("--json", action="store_true", help="JSON lines; the rule without " + f"--{name}")
@@ -214,7 +214,8 @@ def _verb(options: argparse.Namespace) -> int:
                 raise InputError(message)
             with _at(f"line {number}"):
                 result = call(record[name], passages)
-            print(json.dumps(result.to_dict(), ensure_ascii=False), flush=True)
+            own = {"id": record["id"]} if "id" in record else {}  # blank lines are passed over: it says which this was
+            print(json.dumps(own | result.to_dict(), ensure_ascii=False), flush=True)
             show([record[name], *passages])
     return 0
 

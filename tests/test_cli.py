@@ -160,6 +160,16 @@ def test_a_bad_record_names_its_line(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "line 2" in err
 
 
+def test_a_record_keeps_its_id(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The id of a record comes back with its answer; a record without one gets none."""
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"id": 7, "query": "A cat.", "passages": ["A cat."]}\n\n{"query": "A", "passages": ["A"]}\n')
+    status, out, _ = run(capsys, "rank", str(file))
+    assert status == 0
+    first, second = map(json.loads, out.splitlines())
+    assert (first["id"], first["query"], "id" in second) == (7, "A cat.", False)
+
+
 def test_demo_prints_one_screen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """`demo` shows the default query; --svg keeps the screen as a picture."""
     picture = tmp_path / "screen.svg"

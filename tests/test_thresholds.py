@@ -150,7 +150,7 @@ ONE = {"query": "x", "passages": ["e=0.9,c=0"], "labels": [1]}
         ([ONE, 3], InputError, 'data row 1: expected {"query", "passages", "labels"} or a Pair, got 3'),
         ([ONE, {"query": "x"}], InputError, "data row 1: passages must be a list"),
         ([{**ONE, "query": " "}], InputError, "data row 0: query is ' ': expected a text"),
-        ([{**ONE, "passages": [None]}], InputError, "data row 0: passage 0 is None: expected a text"),
+        ([{**ONE, "passages": [None]}], InputError, "data row 0: passage 0 must be a text"),
         ([{**ONE, "labels": [1, 0]}], InputError, "data row 0: 1 passages, but 2 labels"),
         ([{**ONE, "labels": ["yes"]}], InputError, "data row 0: labels of passages are 1 .* or 0, got 'yes'"),
         ([ONE, {**ONE, "query": "y"}], CalibrationError, "all 2 passages of the data score 0.9: nothing parts them"),

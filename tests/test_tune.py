@@ -309,7 +309,7 @@ ROW: dict[str, Any] = {"query": "q", "passages": ["a", "b"], "labels": [0, 1], "
         ({"labels": [1]}, "2 passages, but 1 labels"),
         ({"labels": None}, "labels must be a list"),
         ({"passages": "a text"}, "passages are .a text.: expected a list of them"),
-        ({"passages": ["a", 3]}, "passage 1 is 3: expected a text"),
+        ({"passages": ["a", 3]}, "passage 1 must be a text"),
         ({"query": " "}, "query is ' ': expected a text"),
         ({"retrieval_scores": [1.0]}, "1 retrieval_scores, but 2 passages"),
         ({"retrieval_scores": [1.0, float("nan")]}, "retrieval score 1 must be a finite number, got None"),
