@@ -37,6 +37,7 @@ __all__ = [
 
 _MEND = "use an NLI checkpoint, with outputs for entailment, neutral and contradiction, or entailment and its absence"
 _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_READ_PADDING = ("xlnet", "fnet", "convbert", "yoso")
 _AFTER_PADDING = (  # architectures that count positions from the one after padding
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "xmod"),
     *("longformer", "mpnet"),
@@ -96,13 +97,15 @@ def is_classifier(config: Mapping[str, Any]) -> bool:
 def require_classifier(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuse a checkpoint that says that it is no sequence classifier: its head would be made of random numbers.
 
-    XLNet is refused too: it reads a pair at its end, where pairs are padded.
+    So are models that read padding: a score would hang on the other pairs of its batch.
 
     Raises:
         InputError: another architecture.
     """
-    if config.get("model_type") == "xlnet":
-        message = f"{folder} holds an XLNet, which would read padding in the place of a pair: use another checkpoint"
+    if config.get("model_type") in _READ_PADDING:
+        message = (
+            f"{folder} holds {config['model_type']}, whose scores hang on the padding of a batch: use another model"
+        )
         raise InputError(message)
     if config.get("architectures") and not is_classifier(config):
         message = f"{folder} holds {config['architectures']}, not a sequence classifier: {_MEND}"
@@ -180,7 +183,16 @@ def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None 
     if other:
         message = f"{again} not of its config.json (other shapes: {_first([name for name, *_ in other])}): fetch both"
         raise DamagedModelError(message)
-    return model.eval()
+    return _of_one_type(model, getattr(torch, _TYPES[dtype])).eval()
+
+
+def _of_one_type(model: Any, wanted: Any) -> Any:  # noqa: ANN401
+    """The model in one type: transformers leaves some parameters of DeBERTa in fp32, and of T5 some on purpose."""
+    kept = {*(model._keep_in_fp32_modules or ())}  # noqa: SLF001 - there is no other place that says so
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and not kept & {*name.split(".")}:
+            parameter.data = parameter.data.to(wanted)
+    return model
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Tokenizer, int]:
@@ -235,6 +247,13 @@ def convert_tokenizer(folder: Path, target: Path) -> None:
 
             own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
             tokenizer.normalizer = normalizers.Sequence([normalizers.Precompiled(characters), *own])
+        if read_json(folder / "config.json").get("model_type") == "deberta":
+            from tokenizers import processors
+
+            # transformers 5 puts two [SEP] between the texts, which DeBERTa was not trained with
+            marks = [(mark, tokenizer.token_to_id(mark)) for mark in ("[CLS]", "[SEP]")]
+            pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
+            tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", pair, marks)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.save(str(target))

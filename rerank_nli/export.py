@@ -202,6 +202,8 @@ def _write_graph(model: Any, path: Path, longest: int, *, with_states: bool) -> 
     inputs = {"input_ids": example, "attention_mask": example.clone()}  # one tensor twice would be one input
     if getattr(model.config, "type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = torch.zeros_like(example)
+    kind = model.config.model_type
+    untraced = f"PyTorch cannot trace {kind} for ONNX: use engine='torch', or export it with form='safetensors'"
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     length = torch.export.Dim("length", min=2, max=longest)
 
@@ -220,16 +222,21 @@ def _write_graph(model: Any, path: Path, longest: int, *, with_states: bool) -> 
         after.callback(log.setLevel, log.level)
         log.setLevel(logging.ERROR)
         after.callback(encoder.register_forward_hook(lambda *seen: states.append(seen[-1][0])).remove)
-        program = torch.onnx.export(
-            Outputs().eval(),
-            kwargs=inputs,
-            input_names=list(inputs),
-            output_names=["logits", "states"] if with_states else ["logits"],
-            dynamic_shapes={name: {0: batch, 1: length} for name in inputs},
-            opset_version=_OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                Outputs().eval(),
+                kwargs=inputs,
+                input_names=list(inputs),
+                output_names=["logits", "states"] if with_states else ["logits"],
+                dynamic_shapes={name: {0: batch, 1: length} for name in inputs},
+                opset_version=_OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:  # its message has hundreds of lines
+            raise InputError(untraced) from error
+    if any(isinstance(size, int) for given in program.model.graph.inputs for size in given.shape):
+        raise InputError(untraced)
     _save_graph(program.model, path, 0 if with_states else _LARGEST)
 
 

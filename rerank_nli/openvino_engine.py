@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +22,7 @@ from rerank_nli.manifest import sha256
 from rerank_nli.onnx_engine import INPUTS, OnnxEngine, rounds_by_batch, weights_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rerank_nli.engines import Pairs
     from rerank_nli.scores import FloatArray
@@ -151,7 +154,8 @@ class OpenVinoEngine(FolderEngine):
         try:
             # Told the format, it tries no other: those would print what they think of the file.
             reader = frontend.FrontEndManager().load_by_framework("onnx" if self.file.suffix == ".onnx" else "ir")
-            model = reader.convert(reader.load(str(self.file)))
+            with _together(self.file) as file:
+                model = reader.convert(reader.load(str(file)))
             core = openvino.Core()
             bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             compiled = core.compile_model(model, "CPU", settings)
@@ -162,3 +166,19 @@ class OpenVinoEngine(FolderEngine):
             message = "dtype='bf16': this processor has no bf16; use dtype='fp32'"
             raise InputError(message)
         return compiled
+
+
+@contextlib.contextmanager
+def _together(file: Path) -> Iterator[Path]:
+    """The graph with its weights beside it: OpenVINO follows no link out of a folder, as the Hub's cache has them."""
+    beside = weights_beside(file) if file.suffix == ".onnx" else []
+    if not any(part.is_symlink() for part in beside):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="rerank-nli-", ignore_cleanup_errors=True) as folder:
+        for part in (file, *beside):
+            try:
+                os.link(part.resolve(), Path(folder) / part.name)
+            except OSError:  # noqa: PERF203 - another file system, or one without links
+                shutil.copyfile(part, Path(folder) / part.name)
+        yield Path(folder) / file.name

@@ -375,7 +375,9 @@ class Scorer:
             parallel = getattr(engine, "parallel", 1)
             rows = in_batches(list(new.values()), engine.logits, self.batch_tokens, engine.special, parallel)
             if not np.isfinite(rows).all():
-                message = f"the {self.engine.name} engine returned logits that are not finite: the model is damaged"
+                half = self.engine.precision in ("fp16", "bf16")
+                why = f"{self.engine.precision} cannot hold them, use dtype='fp32'" if half else "the model is damaged"
+                message = f"the {self.engine.name} engine returned logits that are not finite: {why}"
                 raise DamagedModelError(message)
             for key, row in zip(new, rows, strict=True):
                 known[key] = row

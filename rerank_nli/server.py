@@ -201,6 +201,8 @@ def _add_state(app: FastAPI, gate: Gate, models: Models, metrics: Metrics, since
                 }
             },
             "max_concurrent_requests": gate.limits.queue,
+            "max_batch_tokens": models.batch_tokens,
+            "tokenization_workers": gate.limits.threads,
             "max_input_length": engine.max_length,
             "max_client_batch_size": gate.limits.passages,
             "auto_truncate": False,

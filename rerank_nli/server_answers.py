@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answers"]
 
-_UNSAID = "default/not-specified"  # by a client of Infinity that names no model
-
 
 class Answers:
     """What the models answer, as JSON types.
@@ -61,6 +59,8 @@ class Answers:
             self._limits.require_length(len(form.template) + more, form.template)
         score = form.score or ("logit" if form.raw_scores else None)
         reranker = self._models.reranker(name, direction=form.direction, score=score, template=form.template)
+        if form.return_documents is None:  # Jina's clients and vLLM's read the documents unasked
+            form = form.model_copy(update={"return_documents": True})
         filtered = reranker.filter(form.query, texts, form.threshold, form.keep or "entailment", form.top_n or None)
         self._metrics.ranked(name, (*filtered.kept, *filtered.dropped))
         answer = {
@@ -77,8 +77,7 @@ class Answers:
 
     def infinity(self, form: RerankForm, work: Work, own: str) -> dict[str, Any]:
         """`rerank`, with a returned document as its text alone, as Infinity has it."""
-        if form.model == _UNSAID:
-            form = form.model_copy(update={"model": None})
+        form = form.model_copy(update={"return_documents": bool(form.return_documents)})
         answer = self.rerank(form, work, own) | {"object": "rerank"}
         for result in (*answer["results"], *answer.get("dropped", ())):
             if "document" in result:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Models", "UnknownModelError", "open_safely"]
 
+_UNSAID = "default/not-specified"  # by a client of Infinity that names no model
 _VARIANTS = 32  # rerankers with settings of requests' own that are kept: small, as they share engine and memory
 
 
@@ -80,6 +81,11 @@ class Models:
         self._lock = threading.Lock()
 
     @property
+    def batch_tokens(self) -> int:
+        """Tokens of a batch, with padding."""
+        return self._batch_tokens
+
+    @property
     def names(self) -> list[str]:
         """The models' names, the default first."""
         return list(self._plain)
@@ -90,7 +96,7 @@ class Models:
         Raises:
             UnknownModelError: there is none of that name.
         """
-        if asked is None:
+        if asked in (None, _UNSAID):
             return self.names[0]
         if asked not in self._plain:
             message = f"there is no model {asked[:100]!r} here: there is {', '.join(map(repr, self.names))}"

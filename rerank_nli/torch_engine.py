@@ -117,6 +117,13 @@ class TorchEngine(FolderEngine):
             if isinstance(error, torch.OutOfMemoryError) or re.search("not enough memory|allocate memory", str(error)):
                 raise MemoryError(str(error)) from error
             raise
+        except ValueError as error:
+            if "no padding token is defined" not in str(error):
+                raise
+            message = (
+                f"{self.folder / 'config.json'} names no pad_token_id: add the number of what pairs are padded with"
+            )
+            raise InputError(message) from error
         return rows
 
 

@@ -83,10 +83,11 @@ def test_five_outputs(folder: Path) -> None:
     fails(LabelError, folder, r"has 2 names, but the checkpoint has 5 outputs: \['1 stars'", labels=TWO)
 
 
-def test_what_reads_a_pair_from_its_end(folder: Path) -> None:
-    """An XLNet, whose head would read padding, is refused."""
-    configured(folder, architectures=["XLNetForSequenceClassification"], model_type="xlnet")
-    fails(InputError, folder, "holds an XLNet, which would read padding in the place of a pair: use another")
+@pytest.mark.parametrize("kind", ["xlnet", "fnet", "convbert", "yoso"])
+def test_what_reads_padding(folder: Path, kind: str) -> None:
+    """A model whose scores hang on the padding of a batch is refused."""
+    configured(folder, architectures=["SomeForSequenceClassification"], model_type=kind)
+    fails(InputError, folder, f"holds {kind}, whose scores hang on the padding of a batch: use another model")
 
 
 @pytest.mark.parametrize("architecture", ["BertForMaskedLM", "BertModel", "BertForQuestionAnswering"])

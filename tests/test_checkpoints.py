@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -309,6 +310,25 @@ def test_the_cache_follows_the_tokenizer(byte_pairs: Path, tmp_path: Path, name:
     with (folder / name).open("a", encoding="utf-8") as file:
         file.write("\n")
     assert cached(folder, [], None, "made", Path.touch) != first
+
+
+def test_deberta_reads_one_mark_between_texts(byte_pairs: Path, tmp_path: Path) -> None:
+    """The first DeBERTa's vocabulary is read as it was trained with, one [SEP] between premise and hypothesis."""
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = shutil.copytree(byte_pairs, tmp_path / "deberta")
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    marks = {"<s>": "[CLS]", "</s>": "[SEP]", "<pad>": "[PAD]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
+    named = {marks.get(token, token): number for token, number in vocabulary.items()}
+    (folder / "vocab.json").write_text(json.dumps(named), encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "deberta"}', encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    convert_tokenizer(folder, tmp_path / "tokenizer.json")
+    read = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("a", "b")
+    assert [token for token in read.tokens if token.startswith("[")] == ["[CLS]", "[SEP]", "[SEP]"]
+    assert read.tokens[-1] == "[SEP]"
+    assert read.type_ids == [0] * (read.tokens.index("[SEP]") + 1) + [1] * (
+        len(read.tokens) - read.tokens.index("[SEP]") - 1
+    )
 
 
 def test_sentencepiece_is_asked_for(sentence_pieces: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from rerank_nli import (
 )
 from rerank_nli.checkpoints import max_length, read_json
 from rerank_nli.cli import main
+from rerank_nli.export import export
 from rerank_nli.files import this_processor
 from rerank_nli.manifest import sha256
 from rerank_nli.onnx_engine import BUNDLED
@@ -382,6 +383,56 @@ def test_half_precision(checkpoint: Path, torch_engine: TorchEngine, dtype: str,
     assert rows.dtype == np.float32
     assert rows == pytest.approx(batch_logits(torch_engine, PAIRS), abs=tolerance)
     assert (rows != batch_logits(torch_engine, PAIRS)).any()
+
+
+@pytest.fixture
+def made(checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a small classifier of another kind beside the checkpoint's tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    size = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+
+    def make(kind: str, **config: Any) -> Path:
+        names = dict(enumerate(("contradiction", "entailment", "neutral")))
+        model = transformers.AutoModelForSequenceClassification.from_config(
+            transformers.AutoConfig.for_model(kind, vocab_size=size, id2label=names, **config)
+        )
+        model.save_pretrained(tmp_path / kind)
+        shutil.copy(checkpoint / "tokenizer.json", tmp_path / kind)
+        return tmp_path / kind
+
+    return make
+
+
+_NARROW = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
+def test_the_first_deberta_in_half_precision(made: Callable[..., Path], dtype: str, tolerance: float) -> None:
+    """A DeBERTa whose biases transformers leaves in fp32 computes in one precision, near that of fp32."""
+    folder = made("deberta", relative_attention=True, pos_att_type=["c2p", "p2c"], **_NARROW)
+    rows = batch_logits(TorchEngine(folder, device="cpu", dtype=dtype), PAIRS)
+    assert rows == pytest.approx(batch_logits(TorchEngine(folder, device="cpu"), PAIRS), abs=tolerance)
+
+
+def test_a_decoder_without_padding(made: Callable[..., Path]) -> None:
+    """A decoder whose config names no padding is an error that says what to add, and with it one that scores."""
+    folder = made("gpt2", n_embd=32, n_layer=1, n_head=2, n_positions=64)
+    with pytest.raises(InputError, match=r"config\.json names no pad_token_id: add the number"):
+        batch_logits(TorchEngine(folder, device="cpu"), PAIRS)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 0}), encoding="utf-8")
+    engine = TorchEngine(folder, device="cpu")
+    alone = [batch_logits(engine, [pair])[0] for pair in PAIRS]
+    assert batch_logits(engine, PAIRS) == pytest.approx(np.array(alone), abs=1e-5)
+
+
+def test_what_cannot_be_traced(made: Callable[..., Path], tmp_path: Path) -> None:
+    """An architecture that PyTorch cannot trace is one line that says what works, and leaves nothing."""
+    pytest.importorskip("onnxscript")
+    folder = made("longformer", attention_window=[8], max_position_embeddings=66, **_NARROW)
+    with pytest.raises(InputError, match=r"^PyTorch cannot trace longformer for ONNX: use engine='torch'"):
+        export(folder, tmp_path / "out", form="fp32")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["longformer"]
 
 
 def test_torch_engine_survives_pickle(torch_engine: TorchEngine) -> None:

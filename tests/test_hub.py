@@ -142,6 +142,16 @@ def test_a_graph_with_weights_beside_it(
     assert engine.fingerprint == sha256(*files.values())
 
 
+def test_a_bundle_in_openvino(int8: Path, names: Iterator[str]) -> None:
+    """A bundle's graph and weights, which are links out of their folder, open in OpenVINO as they do without links."""
+    pytest.importorskip("openvino")
+    name = next(names)
+    cache(name, {file.name: file for file in int8.iterdir()})
+    engine, alike = load(name, engine="openvino"), load(int8, engine="openvino")
+    assert batch_logits(engine, PAIRS) == pytest.approx(batch_logits(alike, PAIRS), abs=1e-6)
+    assert engine.fingerprint == alike.fingerprint
+
+
 @pytest.mark.skipif(not this_processor(), reason="no graph is made for this processor")
 def test_a_graph_for_this_processor(
     checkpoint: Path, weights: dict[str, dict[str, Path]], graph: Path, names: Iterator[str], dynamic: Path

@@ -65,7 +65,10 @@ TEI_LABELS = {
 }
 TEI_INFO = {
     "type": "object",
-    "required": ["model_id", "model_dtype", "model_type", "max_concurrent_requests", "max_input_length", "version"],
+    "required": [
+        *("model_id", "model_dtype", "model_type", "max_concurrent_requests", "max_input_length", "version"),
+        *("max_batch_tokens", "tokenization_workers"),
+    ],
     "properties": {
         "model_type": {
             "type": "object",
@@ -139,12 +142,30 @@ def test_infinity(server: Served) -> None:
     assert answer["object"] == "rerank"  # the one value that its client knows
 
 
+@pytest.mark.parametrize(("path", "unasked"), [("/rerank", True), ("/v1/rerank", True), ("/infinity/rerank", False)])
+def test_documents_unasked(server: Served, path: str, unasked: bool) -> None:  # noqa: FBT001
+    """Jina and vLLM return documents unless told otherwise, Infinity only where told."""
+    asked = {"query": CLAIM, "documents": PASSAGES}
+    for more, returned in (({}, unasked), ({"return_documents": None}, unasked), ({"return_documents": False}, False)):
+        results = server.post(path, asked | more)["results"]
+        assert {"document" in result for result in results} == {returned}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+def test_packed_bodies(server: Served, encoding: str) -> None:
+    """A body that is packed is refused with the header's name, rather than read as text."""
+    response = server.http.post("/rerank", content=b"\x1f\x8b\x08", headers={"Content-Encoding": encoding})
+    assert response.status_code == 415
+    assert f"Content-Encoding: {encoding}" in response.json()["message"]
+
+
 def test_infinity_says_no_model(server: Served, bundled: NLIReranker) -> None:
     """Infinity's client names a model for none, and may ask for logits."""
     asked = {"query": CLAIM, "documents": PASSAGES, "model": "default/not-specified", "raw_scores": True}
     answer = server.post("/infinity/rerank", asked)
     expected = NLIReranker(bundled.engine, score="logit").rank(CLAIM, PASSAGES)
     assert [r["relevance_score"] for r in answer["results"]] == pytest.approx([p.score for p in expected])
+    assert server.post("/rerank", asked)["model"] == "mini"
 
 
 def test_objects(server: Served) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path  # noqa: TC003 - pydantic reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.documents import Document
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
-from rerank_nli import FunctionEngine, InputError, InputTypeError, NLIReranker
+from rerank_nli import Engine, FunctionEngine, InputError, InputTypeError, NLIReranker, load
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,13 +65,24 @@ class Model(BaseModel):
             with _LOADING:
                 loaded = self._loaded  # by another thread, perhaps
                 if loaded is None or loaded[0] != settings:
-                    self._loaded = loaded = (settings, _made(**settings))
+                    name = str(settings.pop("model", "mini"))
+                    engine = _opened(name, _found(name))
+                    self._loaded = loaded = (self._settings(), NLIReranker(engine, **settings))
         return loaded[1]
 
 
-@lru_cache(maxsize=4)  # with a setting that is given at run time, LangChain makes a component anew for each call
-def _made(**settings: Any) -> NLIReranker:  # noqa: ANN401
-    return NLIReranker(**settings)
+@lru_cache(maxsize=2)  # with a setting that is given at run time, LangChain makes a component anew for each call
+def _opened(name: str, _: object) -> Engine:
+    return load(name)
+
+
+def _found(name: str) -> tuple[tuple[str, int, int], ...]:
+    """What there is now under the name of a folder or file, so that other weights are another model."""
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib fails where there is no such user
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return tuple(
+        (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()
+    )
 
 
 def read(given: Mapping[str, Any], *names: str) -> tuple[Any, ...]:

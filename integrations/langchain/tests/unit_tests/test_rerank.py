@@ -6,6 +6,7 @@ import asyncio
 import copy
 import inspect
 import json
+import os
 import pickle
 import shutil
 import threading
@@ -256,8 +257,33 @@ def test_settings_of_a_call_load_no_model_anew(tmp_path: Path) -> None:
     made = NLIRerankRetriever(base_retriever=base, model=tmp_path / "model")
     retriever = made.configurable_fields(k=ConfigurableField("k"))
     assert len(retriever.invoke(CLAIM, {"configurable": {"k": 1}})) == 1
-    shutil.rmtree(tmp_path / "model")
+    for file in (tmp_path / "model").glob("*.json"):  # spoilt, but by size and time the same; weights are still read
+        found = file.stat()
+        file.write_bytes(b"x" * found.st_size)
+        os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert len(retriever.invoke(CLAIM, {"configurable": {"k": 2}})) == 2
+
+
+def test_a_new_component_reads_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a folder that holds another model now, or a relative name elsewhere, a new component has the new scores."""
+    bundle = str(files("rerank_nli") / "mini/nli")
+    for place, temperature in (("a", 1.0), ("b", 3.0)):
+        shutil.copytree(bundle, tmp_path / place / "model")
+        manifest = tmp_path / place / "model" / "manifest.json"
+        manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "temperature": temperature}))
+
+    def score(model: str | Path) -> float:
+        [found] = NLIRerank(model=model).compress_documents(documents("The ferry sails at noon."), CLAIM)
+        return float(found.metadata["nli_entailment"])
+
+    seen = []
+    for place in ("a", "b"):
+        monkeypatch.chdir(tmp_path / place)
+        seen.append(score("model"))
+    assert seen[0] != pytest.approx(seen[1], abs=1e-3)
+    assert score(tmp_path / "a" / "model") == pytest.approx(seen[0])
+    shutil.copy(tmp_path / "b" / "model" / "manifest.json", tmp_path / "a" / "model")
+    assert score(tmp_path / "a" / "model") == pytest.approx(seen[1])
 
 
 def test_two_threads_at_once() -> None:
