@@ -188,9 +188,11 @@ def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None 
 
 def _of_one_type(model: Any, wanted: Any) -> Any:  # noqa: ANN401
     """The model in one type: transformers leaves some parameters of DeBERTa in fp32, and of T5 some on purpose."""
-    kept = {*(model._keep_in_fp32_modules or ())}  # noqa: SLF001 - there is no other place that says so
+    kept = [
+        f".{part}." for some in ("", "_strict") for part in getattr(model, f"_keep_in_fp32_modules{some}", None) or ()
+    ]
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not kept & {*name.split(".")}:
+        if parameter.is_floating_point() and not any(part in f".{name}." for part in kept):
             parameter.data = parameter.data.to(wanted)
     return model
 

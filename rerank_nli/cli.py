@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("rank", "order passages by whether they entail a query"),
         ("filter", "keep the passages whose score passes a threshold"),
         ("verify", "say whether passages support or refute a claim"),
-        ("check", "give a verdict on each sentence of an answer"),
+        ("check", "give a verdict on each sentence of an answer that states something"),
     ):
         command = commands.add_parser(verb, help=summary, description=summary)
         add_model(command)

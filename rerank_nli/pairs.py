@@ -137,7 +137,8 @@ def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_R
 def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:
     source = str(row.get("source") or source)
     language = str(row.get("language") or "").strip() or None
-    if not _blank(row, "passages"):  # in a table each row has all columns
+    alone = all(_blank(row, first) for first, _ in SIDES)  # a row of a table has the columns of other forms, too
+    if not _blank(row, "passages") or (alone and not _blank(row, "query")):
         given = judged(row)
         for premise, label in zip(given.passages, given.labels, strict=True):
             yield Pair(premise, given.query, "entailment" if label else NOT_ENTAILMENT, None, source, language)

@@ -159,7 +159,7 @@ def _add_verbs(app: FastAPI, gate: Gate, answers: Answers) -> None:
 
     @post("/v1/check", dict[str, Any])
     async def check(request: Request, form: CheckForm) -> Response:
-        """A verdict on each sentence of an answer."""
+        """A verdict on each sentence of an answer that states something."""
         return await answer(request, form, answers.check)
 
 

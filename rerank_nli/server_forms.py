@@ -57,7 +57,10 @@ class CohereForm(_Form):
         examples=[["The kettle is blue.", "The red kettle holds 1.7 litres."]],
     )
     top_n: int | None = Field(None, ge=0, description="Most results; 0 or null is all.")
-    return_documents: bool | None = Field(None, description="Whether each result brings its document.")
+    return_documents: bool | None = Field(
+        None,
+        description="Whether each result brings its document; null is true at /rerank and /v1/rerank, false elsewhere.",
+    )
     rank_fields: list[str] | None = Field(None, description="Fields of a document that is an object, read in order.")
 
 
@@ -136,7 +139,7 @@ class VerifyForm(_Form):
 
 
 class CheckForm(_Form):
-    """An answer, each sentence of which is a claim."""
+    """An answer, each sentence of which is a claim if it states something: no question, heading or code."""
 
     model: str | None = None
     answer: str = Field(examples=["The kettle is red. It holds 1.7 litres."])

@@ -42,7 +42,7 @@ class Limits:
         deadline: seconds from the arrival of a request to its answer; after it, 504.
         body_bytes: most bytes of a body; beyond it, 413.
         bodies_bytes: most bytes of all bodies that the server holds at a time; beyond it, 429.
-        passages: most passages of a request, or for a check pairs of sentence and passage; beyond it, 413.
+        passages: most passages of a request, or for a check pairs of statement and passage; beyond it, 413.
         characters: most characters of one text; beyond it, 413. A tokenizer reads a text in one go, and lets nothing
             else go on meanwhile: about 2 seconds for a million.
         keys: tokens of which a request must bring one; without any, all may ask.

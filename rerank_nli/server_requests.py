@@ -109,8 +109,8 @@ class Requests:
             # Basic alone: a browser shows its form for the playground only where no other scheme shares the header
             refusal.headers = {"WWW-Authenticate": 'Basic realm="rerank-nli"'}
             raise refusal
-        packed = headers.get("content-encoding", "identity")
-        if packed != "identity":
+        packed = headers.get("content-encoding", "").strip()
+        if packed.lower() not in ("", "identity"):
             message = f"the body has Content-Encoding: {packed[:40]}, which is not read here: send it as it is"
             raise RefusalError(415, message)
         if scope["method"] == "POST":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,93 +25,144 @@ __all__ = ["POOLS", "QUESTION_MARKS", "Tokens", "Window", "asks", "sentences", "
 QUESTION_MARKS = "?？؟"
 
 # Patterns are compiled, and remembered by `re`, at their first use: the import stays light.
-_CLOSING = "\"'”’»)]」』）】"
+_OPENING, _CLOSING = "\"'“‘«([「『（【", "\"'”’»)]」』）】"
 _NOTE = r"\[\^?\d+(?:\s?[,;–-]\s?\d+)*\]"  # of a source, as [1] or [2, 3]
 _CLOSERS = rf"(?:[{re.escape(_CLOSING)}*_`†‡¹²³⁰-⁹]|{_NOTE}|【[^】\n]{{0,40}}】|\(\d{{1,3}}\))*"
-_FENCE = r"(?m:^[^\S\r\n]*)(?P<fence>```|~~~)[\s\S]*?(?:[\r\n][^\S\r\n]*(?P=fence)[^\r\n]*|\Z)"
-_HEADING = r"(?m:^)[^\S\r\n]*\#{1,6}[^\S\r\n][^\r\n]*"
+_LINE = r"(?m:^)[^\S\r\n]*(?:\#{1,6}[^\S\r\n][^\r\n]*|(?:`{3,}|~{3,})[^`\r\n]*(?=[\r\n]|\Z))"  # a heading, a fence
 _BOUNDARY = (
     rf"(?P<stop>(?<![.!?…])[.!?…]+){_CLOSERS}(?:[^\S\r\n]+{_NOTE})*(?=\s|\Z)"
-    rf"|[。！？｡।॥؟۔።។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
-    rf"|{_FENCE}|{_HEADING}"
+    rf"|[。！？｡।॥؟۔።။។]+{_CLOSERS}"  # scripts whose full stop needs no space after it
+    rf"|{_LINE}"
     # a blank line, or an item of a list, a row of a table, a heading or code that begins
     r"|(?:\r\n|\n|\r(?!\n))(?=[^\S\r\n]*(?:[\r\n]|[-+*•▪◦‣–]\s|(?:\d+[.)]|[A-Za-z]\))\s|\||\#{1,6}\s|```|~~~))"
     r"|[\v\f\u2028\u2029]"
+)
+_MARK = r"[-+*•▪◦‣–|]|>(?!\s*\d)|(?P<number>\d{1,3})[.)]|[A-Za-z]\)"  # of an item, a row, a quotation
+_FENCE = (
+    rf"(?m:^)[^\S\r\n]*(?P<first>(?:(?:{_MARK})[^\S\r\n]+)*(?P<fence>`{{3,}}|~{{3,}}))(?P<rest>[^`\r\n]*)(?=[\r\n]|\Z)"
 )
 _ABBREVIATION = (
     r"(?:^|[\s(\[\"'“‘])"
     r"(?:(?:[A-Za-z]\.)*[A-Z]|[a-z]\.[a-z]|Mrs?|Ms|Drs?|Prof|St|Mt|vs|cf|ca|approx|al|Gen|Col|Capt|Lt|Sgt|Rev|Hon"
     r"|Sen|Gov|Pres|Rep)\.$"
 )
-_SMALL_ABBREVIATION = r"\b(?:etc|inc|ltd|corp|jr|sr|incl|fig)\.$"  # which end a sentence if a capital letter follows
-_ITEM_NUMBER = r"(?:(?:\A|[\r\n])[^\S\r\n]*|\b[a-z]\w{2,}[.!?…]\s)\d{1,3}\.$"  # "2." at the start of a line or sentence
+# A full stop after a word that is long for an abbreviation, or before a word that begins sentences: in small letters.
+_SMALL = (
+    r"(?<=[^\W\d_]{5})\.(?=\s|\Z)"
+    r"|(?<=\w)\.(?=\s+(?:the|an?|it|he|she|they|we|i|you|this|that|these|those|there)\b|\s*\Z)"
+)
+_SMALL_ABBREVIATION = r"\b(?:etc|inc|ltd|corp|jr|sr|incl|fig|dept|assoc)\.$"
+_ITEM_NUMBER = r"(?:(?:\A|[\r\n])[^\S\r\n]*|\b[a-z]\w{2,}\.\s)\d{1,3}\.$"  # "2." at the start of a line or sentence
 _BEFORE_NUMBER = (
     r"(?:^|[\s(\[])"
     r"(?:[Nn]os?|[Ff]igs?|[Ee]qs?|[Vv]ol|pp?|[Ss]ec|[Cc]h|Art|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.$"
 )
-_LEAD = r"\A(?:(?:[-+*•▪◦‣–>|]|\d{1,3}[.)]|[A-Za-z]\))\s+)*[*_]*"  # marks of a list, a quotation, a table, emphasis
-_TRAIL = rf"(?:\s*{_NOTE}|[*_†‡¹²³⁰-⁹]|【[^】\n]{{0,40}}】|\s*\|)+$"
+_TRAIL = rf"(?:\s*{_NOTE}|[†‡¹²³⁰-⁹]|【[^】\n]{{0,40}}】|\(\d{{1,3}}\))\Z"  # of what ends before it
+_NEAR = 60  # characters: no source is longer
+_ENDS = tuple(f".!?…。！؟？।*_{_CLOSING}")
+_EMPHASIS = r"(\*{1,3}|_{1,3})(?![\s*_])([^*_]+)\1"  # of all
 
 
 def sentences(text: str) -> list[Span]:
-    r"""Where each sentence stands, without the white space around it.
+    r"""Where each sentence stands, without the white space around it; a block of code is one.
 
     >>> [text[a:b] for text in ["Dr. Li came at 9.30 a.m. today. 她走了。他也走了。"] for a, b in sentences(text)]
     ['Dr. Li came at 9.30 a.m. today.', '她走了。', '他也走了。']
     """
     spans: list[Span] = []
     start, small = 0, _in_small_letters(text)
-    for match in re.finditer(_BOUNDARY, text):
-        if match["stop"] and not _ends_sentence(text, match, small=small):
-            continue
-        _append(spans, text, start, match.end())
-        start = match.end()
-    _append(spans, text, start, len(text))
+    for block in (*_blocks(text), Span(len(text), len(text))):
+        for match in re.compile(_BOUNDARY).finditer(text, start, block.start):
+            if match["stop"] and not _ends_sentence(text, match, small=small):
+                continue
+            _append(spans, text, start, match.end())
+            start = match.end()
+        _append(spans, text, start, block.start)
+        _append(spans, text, *block)
+        start = block.end
     return spans
 
 
 def asks(sentence: str) -> bool:
-    """Whether a sentence ends in a question mark, perhaps within quotation marks or brackets."""
-    return sentence.rstrip().rstrip(_CLOSING).endswith(tuple(QUESTION_MARKS))
+    """Whether a sentence is a question, perhaps within quotation marks or brackets that begin and end it."""
+    whole = sentence.strip()
+    inside = whole.rstrip(_CLOSING)
+    return inside.endswith(tuple(QUESTION_MARKS)) and (inside == whole or whole[0] in _OPENING)
 
 
 def statements(text: str) -> list[Span]:
     r"""Where each sentence stands that states something: no question, no code, no heading, nothing without a letter.
 
-    Marks of lists, tables and emphasis and numbers of sources around it are left out.
+    Marks of lists, of tables and of emphasis of all, and the numbers of sources after it are left out.
 
     >>> text = "## Trains\n- They are **late**.[1] [2]\n- Why?\n\n---\n2. Two ran. 3. One did not [4]."
     >>> [text[a:b] for a, b in statements(text)]
     ['They are **late**.', 'Two ran.', 'One did not [4].']
     """
+    numbers = {int(n) for n in re.findall(r"(?<![\w.])(\d{1,3})[.)]\s", text)}
     found = []
     for start, end in sentences(text):
-        whole = text[start:end]
-        rest = re.sub(_LEAD, "", whole, count=1)
-        first, rest = start + len(whole) - len(rest), re.sub(_TRAIL, "", rest)
-        says = any(c.isalnum() for c in rest) and not asks(rest)
-        if says and not re.match(r"```|~~~|#{1,6}\s", whole):
-            found.append(Span(first, first + len(rest)))
+        if re.match(r"\#{1,6}\s", text[start:end]):
+            continue
+        inner = _unmarked(text, Span(start, end), numbers)
+        said = text[inner.start : inner.end]
+        if any(c.isalnum() for c in said) and not asks(said) and not re.match(_FENCE, said):
+            found.append(inner)
     return found
 
 
+def _unmarked(text: str, sentence: Span, numbers: set[int]) -> Span:
+    """A sentence without what marks it; a number is a mark where the one before it or after it is there too."""
+    start, end = sentence
+    in_table = text.startswith("|", start)
+    while match := re.compile(rf"(?:{_MARK})\s+").match(text, start, end):
+        if match["number"] and not numbers & {int(match["number"]) - 1, int(match["number"]) + 1}:
+            break
+        start = match.end()
+    if in_table:
+        end = start + len(text[start:end].rstrip(" \t|"))
+    last = end
+    while match := re.compile(_TRAIL).search(text, max(start, last - _NEAR), last):
+        last = match.start()
+    if text[start:last].endswith(_ENDS):
+        end = last
+    whole = re.compile(_EMPHASIS).fullmatch(text, start, end)
+    return Span(start, end) if whole is None else Span(*whole.span(2))
+
+
+def _blocks(text: str) -> list[Span]:
+    """Where fenced code stands, from its first fence to its last; a fence that nothing closes is none."""
+    blocks: list[Span] = []
+    opened: re.Match[str] | None = None
+    for line in re.finditer(_FENCE, text):
+        named = bool(line["rest"].strip())
+        if opened is None or (named and not opened["rest"].strip() and line["fence"].startswith(opened["fence"])):
+            opened = line  # a bare fence before one that names a language closed what began before the text
+        elif not named and line["fence"].startswith(opened["fence"]):
+            blocks.append(Span(opened.start("first"), line.end("fence")))
+            opened = None
+    return blocks
+
+
 def _in_small_letters(text: str) -> bool:
-    """Whether no sentence of a text seems to begin with a capital letter."""
+    """Whether a text seems to have several sentences, and none that begins with a capital letter."""
     first = next((c for c in text if c.isalpha()), "")
-    return first.islower() and not any(m[1].isupper() for m in re.finditer(r"[.!?…]\s+(\w)", text))
+    if not first.islower() or any(m[1].isupper() for m in re.finditer(r"[.!?…]\s+(\w)", text)):
+        return False
+    return next(islice(re.finditer(_SMALL, text), 1, None), None) is not None
 
 
 def _ends_sentence(text: str, stop: re.Match[str], *, small: bool) -> bool:
     rest = text[stop.end() : stop.end() + 40].lstrip()
-    if rest[:1].islower() and not small:
-        return False
     before = text[max(0, stop.start() - 12) : stop.end("stop")]
+    if rest[:1].islower():
+        known = re.search(_ABBREVIATION, before, re.IGNORECASE) or re.search(_SMALL_ABBREVIATION, before)
+        return small and not known and re.compile(_SMALL).match(text, stop.start()) is not None
     if stop["stop"] != ".":
         return True
     return not (
         re.search(_ITEM_NUMBER, before)
-        or re.search(_ABBREVIATION, before, re.IGNORECASE if small else 0)
-        or (small and re.search(_SMALL_ABBREVIATION, before))
+        or re.search(_ABBREVIATION, before)
         or (rest[:1].isdigit() and re.search(_BEFORE_NUMBER, before))
     )
 

@@ -19,9 +19,10 @@ __all__ = ["NLIGroundedness"]
 class NLIGroundedness(RunnableSerializable[Mapping[str, Any], dict[str, Any]], Model):
     """Checks each sentence of an answer against documents: from {"answer", "documents"} to a report in JSON types.
 
-    The report is that of NLIReranker.check: `groundedness`, the share of sentences that are supported, and `sentences`,
-    each with its `span` in the answer, `label`, `confidence`, and the passages `supporting` and `refuting` it. Each
-    passage has its document's `index`, `id` and `source` (from its metadata, or None), and the `span` that decided.
+    The report is that of NLIReranker.check: `groundedness`, the share of statements that are supported, and
+    `sentences`, each with its `span` in the answer, `label`, `confidence`, and the passages `supporting` and `refuting`
+    it. Each passage has its document's `index`, `id` and `source` (from its metadata, or None), and the `span` that
+    decided.
 
     Args:
         threshold: 0..1, for P(entailment) and P(contradiction); "auto" is that of the reranker's guarantee, or 0.5.

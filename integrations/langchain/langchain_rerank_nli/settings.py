@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,15 @@ def _opened(name: str, _: object) -> Engine:
 
 def _found(name: str) -> tuple[tuple[str, int, int], ...]:
     """What there is now under the name of a folder or file, so that other weights are another model."""
+    found: list[tuple[str, int, int]] = []
+    if name in ("mini", ""):
+        return ()
     path = Path(os.path.expanduser(name))  # noqa: PTH111 - pathlib fails where there is no such user
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return tuple(
-        (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()
-    )
+    for file in (path, *sorted(path.glob("*")), *sorted(path.glob("onnx/*"))):
+        with suppress(OSError):  # it is not there, or not any more
+            state = file.stat()
+            found.append((str(file.absolute()), state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def read(given: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
