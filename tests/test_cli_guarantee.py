@@ -155,3 +155,12 @@ def test_no_calibration(capsys: pytest.CaptureFixture[str], passages: Path) -> N
     status, out, _ = run(capsys, "rank", "--json", "--calibration", "none", "--query", claim, passages)
     expected = NLIReranker(calibration=None).rank(claim, PASSAGES)
     assert (status, json.loads(out)) == (0, expected.to_dict())
+
+
+def test_a_row_that_cannot_be_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A row of another form is one line that names file and row, and no file is written."""
+    data = lines(tmp_path / "data.jsonl", [ROWS[0], {**ROWS[1], "labels": [2, 0]}])
+    status, _, err = run(capsys, "guarantee", data, "--recall", 0.9, "-o", tmp_path / "out.json")
+    assert status != 0
+    assert f"{data}, row 2: labels of passages are 1" in err
+    assert not (tmp_path / "out.json").exists()
