@@ -79,9 +79,10 @@ def _guarantee(options: argparse.Namespace) -> int:
     from rerank_nli.rows import read_rows
 
     require_folder(options.out)
-    rows = [row for _, row in read_rows(options.data)]
+    _, first = next(read_rows(options.data), (0, {}))
+    claims = "claim" in first
     promising = load_reranker(options).with_guarantee(
-        rows if rows and "claim" in rows[0] else read_judged(options.data),  # which names file and row
+        [row for _, row in read_rows(options.data)] if claims else read_judged(options.data),
         recall=options.recall,
         precision=options.precision,
         confidence=options.confidence,
