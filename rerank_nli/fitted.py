@@ -35,7 +35,7 @@ class Fitted:
 
     def fits(self, key: Mapping[str, Any]) -> bool:
         """Whether it was fitted for these settings."""
-        return all(self.key.get(name) == value for name, value in key.items())
+        return not self._differing(key)
 
     def require_key(self, key: Mapping[str, Any]) -> None:
         """Refuse settings that this was not fitted for.
@@ -43,14 +43,16 @@ class Fitted:
         Raises:
             CalibrationError: a setting differs; the message names each.
         """
-        if not self.fits(key):
-            differing = "; ".join(
-                f"{name}: fitted for {self.key.get(name)!r:.80}, used with {value!r:.80}"
-                for name, value in key.items()
-                if self.key.get(name) != value
-            )
+        differing = "; ".join(
+            f"{name}: fitted for {self.key.get(name)!r:.80}, used with {key[name]!r:.80}"
+            for name in self._differing(key)
+        )
+        if differing:
             message = f"this {self._name} is for other settings ({differing}): fit one for these"
             raise CalibrationError(message)
+
+    def _differing(self, key: Mapping[str, Any]) -> list[str]:
+        return [name for name, value in key.items() if self.key.get(name) != value]
 
     def to_dict(self) -> dict[str, Any]:
         """What its file holds."""

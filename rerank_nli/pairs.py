@@ -137,13 +137,13 @@ def _read(path: Path, what: str, read: Callable[[Mapping[str, Any]], Iterable[_R
 def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, unlabelled: bool) -> Iterator[Pair]:
     source = str(row.get("source") or source)
     language = str(row.get("language") or "").strip() or None
-    alone = all(_blank(row, first) for first, _ in SIDES)  # a row of a table has the columns of other forms, too
-    if not _blank(row, "passages") or (alone and not _blank(row, "query")):
+    alone = all(row.get(first) in _EMPTY for first, _ in SIDES)  # a row of a table has the columns of other forms, too
+    if row.get("passages") not in _EMPTY or (alone and row.get("query") not in _EMPTY):
         given = judged(row)
         for premise, label in zip(given.passages, given.labels, strict=True):
             yield Pair(premise, given.query, "entailment" if label else NOT_ENTAILMENT, None, source, language)
         return
-    sides = max(SIDES, key=lambda names: (not _blank(row, names[0]), names[0] in row))  # the first of the best
+    sides = max(SIDES, key=lambda names: (row.get(names[0]) not in _EMPTY, names[0] in row))  # the first of the best
     if not set(sides) <= set(row):
         message = f"expected {' and '.join(sides)} among its columns, got {', '.join(map(str, row))}"
         raise InputError(message)
@@ -162,11 +162,6 @@ def _pairs(row: Mapping[str, Any], names: Sequence[str] | None, source: str, *, 
             message = f'no "label", and "entailment" is {row.get("entailment")!r}: expected a probability, not 0 or 1'
             raise InputError(message)
         yield Pair(premise, hypothesis, None, probability, source, language)
-
-
-def _blank(row: Mapping[str, Any], name: str) -> bool:
-    value = row.get(name)
-    return value is None or (isinstance(value, str) and not value)
 
 
 def _taught(row: Mapping[str, Any]) -> tuple[float, float, float] | None:

@@ -67,9 +67,7 @@ def rankings(
         [inputs.text_and_id(f"passage {i}{of}", passage) for i, passage in enumerate(passages)]
         for of, passages in zip(of_list, lists, strict=True)
     ]
-    if isinstance(fuse, Fusion) and any(
-        lists
-    ):  # where there is nothing to fuse, it need not fit: adapters try settings so
+    if isinstance(fuse, Fusion) and any(lists):  # adapters try their settings with nothing to fuse
         fuse.require_key(scorer.key)
     retrieval = inputs.retrieval(retrieval_scores, len(lists[0]) if lists else 0, fuse, alpha)
     bodies = [[text for text, _ in texts] for texts in read]
