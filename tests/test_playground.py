@@ -503,7 +503,7 @@ def test_many(page: Page) -> None:
     assert places(page) == list(range(500))
     more = page.locator("#more-kept")
     assert more.inner_text() == "Show 10 more passages"
-    more.click()
+    more.press("Enter")  # rows get their heights as they come into view, and a button that moves is missed by a pointer
     assert places(page) == list(range(510))
     assert page.evaluate("document.activeElement.id") == "passage-501"
     page.get_by_label("Passages", exact=True).fill("\n".join(texts))
