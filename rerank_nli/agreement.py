@@ -15,8 +15,7 @@ from rerank_nli.batches import in_batches
 from rerank_nli.errors import ExportError, InputError, is_number, one_of, require
 from rerank_nli.evaluate import measure, truths
 from rerank_nli.export import FORMS, check_card, export, require_absent
-from rerank_nli.files import locate
-from rerank_nli.loading import load
+from rerank_nli.loading import checkpoint, load
 from rerank_nli.pairs import Pair
 from rerank_nli.scores import KINDS, probabilities
 from rerank_nli.torch_engine import TorchEngine
@@ -113,7 +112,8 @@ def export_checked(
     """Export a checkpoint and hold the result against it (needs the `export` extra); `out` is there only if it passes.
 
     Args:
-        model: folder or Hub id of a Hugging Face sequence-classification checkpoint.
+        model: folder or Hub id of a Hugging Face sequence-classification checkpoint, or a bundle as `export` has them,
+            "mini" too.
         out: folder to make.
         form: as `export.export` has it; "int8-static" measures its scales on the even pairs and is checked on the odd.
         labels: names of the outputs in order, where the checkpoint does not say.
@@ -144,7 +144,7 @@ def export_checked(
     if len(held) < _FEWEST:
         message = f"{len(held)} pairs to check with: expected {_FEWEST} or more, and twice as many for 'int8-static'"
         raise InputError(message)
-    folder = locate(model, None)
+    folder = checkpoint(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         bundle = Path(scratch) / "bundle"

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rerank_nli.errors import DamagedModelError, InputError, ModelNotFoundError, require
-from rerank_nli.files import WEIGHTS, find
+from rerank_nli.files import ONNX, WEIGHTS, find
+from rerank_nli.manifest import NAME as MANIFEST
 from rerank_nli.manifest import sha256
+from rerank_nli.unpack import read_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,6 +91,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle that has graphs, and no weights that torch could open."""
+    has = [any((folder / name).is_file() for name in names) for names in ((MANIFEST,), ONNX[:1], WEIGHTS)]
+    return has == [True, True, False]
+
+
 def is_classifier(config: Mapping[str, Any]) -> bool:
     """Whether a checkpoint says that it is a sequence classifier."""
     return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or ())
@@ -131,7 +139,7 @@ def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None 
     """The model of a folder's config.json and weights, on the CPU, ready to score; no code from the folder runs.
 
     Args:
-        folder: a Hugging Face sequence-classification checkpoint.
+        folder: a Hugging Face sequence-classification checkpoint, or a bundle's graph in its place.
         dtype: "fp32", "bf16" or "fp16".
         extra: of this package that brings torch where this is called.
         attention: transformers' name of an implementation; None is the fastest that the architecture has.
@@ -142,6 +150,8 @@ def read_classifier(folder: Path, dtype: str, extra: str, attention: str | None 
         DamagedModelError: weights that cannot be read, lack a layer or do not fit the config.
         MissingExtraError: torch or transformers is not installed.
     """
+    if is_bundle(folder):
+        return _of_one_type(read_graph(folder), getattr(require("torch", extra), _TYPES[dtype]))
     config = read_config(folder)
     require_classifier(folder, config)
     for file in shards(find(folder, WEIGHTS)):

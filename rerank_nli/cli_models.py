@@ -15,10 +15,9 @@ from rerank_nli.checkpoints import read_json
 from rerank_nli.cli_options import add_model, load_model, names, read_card
 from rerank_nli.errors import MissingExtraError, RerankNLIError, require
 from rerank_nli.export import FORMS
-from rerank_nli.files import locate
 from rerank_nli.labels import Labels
 from rerank_nli.languages import card_languages
-from rerank_nli.loading import load
+from rerank_nli.loading import checkpoint, load
 from rerank_nli.reranker import NLIReranker
 from rerank_nli.throughput import throughput
 
@@ -52,7 +51,7 @@ _PACKAGES = (  # the package, what its core needs, what its extras bring
 
 def add_export(command: argparse.ArgumentParser) -> None:
     """Options of `export`."""
-    command.add_argument("model", help="a Hub id, or a folder with config.json, weights and tokenizer")
+    command.add_argument("model", help="a Hub id, a folder with config.json, weights and tokenizer, a bundle, or mini")
     command.add_argument("-o", "--out", type=Path, required=True, help="folder to make")
     command.add_argument("--form", choices=FORMS, default="int8", help="what is made; int8 if unsaid")
     command.add_argument("--labels", type=names, help="names of the outputs in order, a,b,c")
@@ -90,7 +89,7 @@ def _export(options: argparse.Namespace) -> int:
     card = read_card(options.card)
     pairs = None
     if options.pairs:
-        id2label = read_json(locate(options.model, None) / "config.json").get("id2label")
+        id2label = read_json(checkpoint(options.model) / "config.json").get("id2label")
         pairs = read_pairs(options.pairs, Labels.resolve(id2label, options.labels).names, unlabelled=True)
     started = time.perf_counter()
     manifest, found = export_checked(

@@ -21,9 +21,9 @@ from rerank_nli.cli_options import (
     watch_languages,
 )
 from rerank_nli.errors import InputError, one_of, require
-from rerank_nli.files import locate
 from rerank_nli.inputs import require_folder
 from rerank_nli.labels import output_names
+from rerank_nli.loading import checkpoint
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
 
@@ -62,7 +62,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     """Options of `train`."""
     command.add_argument("data", nargs="+", help=_DATA)
     command.add_argument("-o", "--out", type=Path, required=True, help="folder of the run; the same command goes on")
-    command.add_argument("--base", required=True, help="folder or Hub id of an encoder or a classifier")
+    command.add_argument("--base", required=True, help="folder or Hub id of an encoder or a classifier, or mini")
     command.add_argument("--dev", nargs="*", default=[], help="dev sets, in the same forms; the best on them is kept")
     command.add_argument(
         "--labels",
@@ -137,7 +137,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _named_by(base: str) -> list[str] | None:
     """The names of a classifier's outputs, which labels that are numbers count in; None of an encoder."""
-    config = read_json(locate(base, None) / "config.json")
+    config = read_json(checkpoint(base) / "config.json")
     return (output_names(config.get("id2label")) or None) if is_classifier(config) else None
 
 

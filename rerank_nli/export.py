@@ -20,6 +20,7 @@ from rerank_nli.files import BY_BATCH, CALIBRATED, ENCODER, INT8, ONNX, OPENVINO
 from rerank_nli.labels import Labels
 from rerank_nli.manifest import Manifest, sha256, stated_languages
 from rerank_nli.quantize import DATA, quantize_by_batch, quantize_by_calibration, store_int8
+from rerank_nli.unpack import name_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +60,8 @@ def export(
     source here: `agreement.export_checked` does both.
 
     Args:
-        folder: a Hugging Face sequence-classification checkpoint: config.json, weights, tokenizer.
+        folder: a Hugging Face sequence-classification checkpoint: config.json, weights, tokenizer; or a bundle in the
+            form "int8" or "fp32", whose weights are as it has rounded them.
         out: folder to make; it must not exist, and appears only when it is complete.
         form: "int8" is ONNX with weights in 8 bits, as model.onnx, which computes in fp32, and model_int8.onnx, where
             each token's activations are rounded on their own. "fp32" is ONNX as the checkpoint is. "int8-dynamic" has
@@ -90,7 +92,7 @@ def export(
         require("openvino", "openvino")  # before the work
     own = Manifest.read(folder)
     model = read_classifier(folder, "fp32", "export", attention="eager")
-    resolved = Labels.resolve(model.config.id2label, labels)
+    resolved = Labels.resolve(dict(enumerate(own.labels)) if own else model.config.id2label, labels)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         bundle, work = Path(scratch) / "bundle", Path(scratch) / "work"
@@ -237,6 +239,8 @@ def _write_graph(model: Any, path: Path, longest: int, *, with_states: bool) -> 
             raise InputError(untraced) from error
     if any(isinstance(size, int) for given in program.model.graph.inputs for size in given.shape):
         raise InputError(untraced)
+    _forget_sources(program.model)
+    name_parameters(model, program.model)
     _save_graph(program.model, path, 0 if with_states else _LARGEST)
 
 
@@ -256,12 +260,16 @@ def _part_encoder(bundle: Path) -> None:
         onnx.save(model, str(bundle / name))
 
 
-def _save_graph(traced: Any, path: Path, largest: int) -> None:  # noqa: ANN401
-    """One file, with the weights in another beside it where they have more bytes than `largest`."""
+def _forget_sources(traced: Any) -> None:  # noqa: ANN401
+    """Take out where in whose files each node came from."""
     graph, nodes = traced.graph, list(traced.graph.all_nodes())
     weights = list(graph.initializers.values())
     values = [*graph.inputs, *weights, *(value for node in nodes for value in node.outputs)]
     for part in (traced, graph, *nodes, *values, *(value.const_value for value in weights)):
-        part.metadata_props.clear()  # where in whose files each node came from
-    beside = sum(value.const_value.nbytes for value in weights) > largest
+        part.metadata_props.clear()
+
+
+def _save_graph(traced: Any, path: Path, largest: int) -> None:  # noqa: ANN401
+    """One file, with the weights in another beside it where they have more bytes than `largest`."""
+    beside = sum(value.const_value.nbytes for value in traced.graph.initializers.values()) > largest
     require("onnx_ir", "export").save(traced, path, external_data=DATA if beside else None)

@@ -7,11 +7,11 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING
 
-from rerank_nli.checkpoints import cached, shards
+from rerank_nli.checkpoints import cached, is_bundle, shards
 from rerank_nli.errors import InputError, InputTypeError, one_of, require
 from rerank_nli.files import ONNX, WEIGHTS, computes_bf16, find, locate, preferred, this_processor
 from rerank_nli.manifest import NAME as MANIFEST
-from rerank_nli.onnx_engine import BUNDLED, ONNX_DTYPES, OnnxEngine
+from rerank_nli.onnx_engine import BUNDLED, ONNX_DTYPES, OnnxEngine, weights_beside
 from rerank_nli.openvino_engine import OPENVINO_DTYPES, OpenVinoEngine
 from rerank_nli.torch_engine import TorchEngine
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rerank_nli.engines import Engine
 
-__all__ = ["DTYPES", "ENGINES", "load", "located", "opened"]
+__all__ = ["DTYPES", "ENGINES", "checkpoint", "load", "located", "opened"]
 
 ENGINES = ("auto", "onnx", "openvino", "torch")
 DTYPES = ("auto", "fp32", "bf16", "fp16", "int8")
@@ -105,12 +105,26 @@ def located(
         message = f"revision={revision!r} is for a model on the Hub, and 'mini' is bundled: leave it out"
         raise InputError(message)
     if model == "mini" and engine == "torch":
-        message = "the bundled model is an ONNX file: use engine='onnx' or 'auto', or a folder with its weights"
+        message = (
+            "the bundled model is an ONNX file: use engine='onnx' or 'auto', or the folder that "
+            "`rerank-nli export mini --form safetensors -o FOLDER` makes of it"
+        )
         raise InputError(message)
     names = functools.partial(_names, engine, dtype, device)
     path = BUNDLED if model == "mini" else locate(model, revision, names)
     file = path if path.is_file() else find(path, names(lambda name: (path / name).is_file()))
     return path, file
+
+
+def checkpoint(model: str | os.PathLike[str]) -> Path:
+    """The folder of a checkpoint; of a bundle, "mini" too, one that is made of its graph, once, in the user's cache.
+
+    Raises:
+        ModelNotFoundError: as `load`.
+        InputError, DamagedModelError, MissingExtraError: a bundle's graph cannot be made a checkpoint.
+    """
+    folder = BUNDLED if model == "mini" else locate(model, None, lambda _: (*WEIGHTS, *ONNX))
+    return _exported(folder, None, "safetensors") if is_bundle(folder) else folder
 
 
 def opened(model: str | os.PathLike[str] | Engine, engine: str, labels: Sequence[str] | None) -> Engine:
@@ -168,4 +182,6 @@ def _exported(folder: Path, labels: Sequence[str] | None, form: str) -> Path:
     def make(target: Path) -> None:
         export(folder, target, form=form, labels=labels)
 
-    return cached(folder, shards(find(folder, WEIGHTS)), labels, form, make)
+    file = find(folder, (*WEIGHTS, *ONNX))
+    files = [file, *weights_beside(file)] if file.suffix == ".onnx" else shards(file)
+    return cached(folder, files, labels, form, make)

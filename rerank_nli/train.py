@@ -20,9 +20,10 @@ from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
 from rerank_nli.examples import WIDTHS, Asked, Examples, loss
 from rerank_nli.export import check_card, export
-from rerank_nli.files import computes_bf16, locate
+from rerank_nli.files import computes_bf16
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS
+from rerank_nli.loading import checkpoint
 from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
@@ -63,7 +64,8 @@ def train(
         pairs: what `read_pairs` gives.
         out: folder for state.pt and log.jsonl (the loss of each step, the accuracy on each dev set), checkpoint (the
             best so far, as Hugging Face saves it) and, at the end, bundle.
-        base: folder or Hub id of an encoder, which gets a new head, or of a classifier, whose head stays or, where
+        base: folder or Hub id of an encoder, which gets a new head, or of a classifier, also "mini" or a bundle as
+            `export` makes it, whose head stays or, where
             `labels` are others than its names, becomes one that starts with what it knew.
         dev: {name: pairs}. The best has the highest mean accuracy on them; the temperature is fitted on their even
             rows, of which the manifest's ECE is not. Without any, the last is the best.
@@ -91,7 +93,7 @@ def train(
     counted("every", every)
     if stop_after is not None:
         counted("stop_after", stop_after)
-    folder = locate(base, None)
+    folder = checkpoint(base)
     _check(dict(card or {}), folder, dev or {})
     usable_device(device)
     out = Path(out)

@@ -24,7 +24,7 @@ ORDER = (
     *("errors", "types"),
     *("labels", "manifest", "scores", "windows", "fitted", "calibration", "fusion", "deberta"),
     *("thresholds", "guarantees"),
-    *("files", "checkpoints", "quantize", "export"),
+    *("files", "unpack", "checkpoints", "quantize", "export"),
     *(
         "batches",
         "cache",
