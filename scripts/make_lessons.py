@@ -1,46 +1,87 @@
-"""Make lessons of what several teachers say of the same pairs. Run: python scripts/make_lessons.py --help.
+"""What teachers say of pairs, kept without their texts, and given to them again.
 
-Each file is what `rerank-nli score` wrote of make_pairs.py's `asked` by one teacher. A lesson is the mean of their
-probabilities (Hinton et al. 2015). `turned` and `agreeing` pairs are known not to contradict: there P(contradiction)
-goes to the other two, in proportion.
+Run: python scripts/make_lessons.py --help.
+
+keep    the mean of the probabilities that `rerank-nli score` wrote by each teacher of the same pairs (Hinton et al.
+        2015) as an .npz: of each pair a hash, P(entailment) and P(contradiction), and no text
+give    those of some pairs that an .npz has a lesson for, with its three probabilities, their source as one that was
+        taught
+
+make_pairs.py's `turned` and `agreeing` pairs are known not to contradict: there P(contradiction) goes to the other two,
+in proportion.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from prove_apart import rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMNS = ("entailment", "neutral", "contradiction")
+MOST = 255  # stands for a probability of 1
 
 
-def lesson(said: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The pair with its mean probabilities and its source as one that was taught."""
-    if len({(row["premise"], row["hypothesis"]) for row in said}) > 1:
-        message = f"the files hold different pairs: {said[0]['premise']!r:.60} stands beside {said[1]['premise']!r:.60}"
-        raise SystemExit(message)
-    mean = [sum(row[column] for row in said) / len(said) for column in COLUMNS]
-    if said[0]["source"] in ("turned", "agreeing"):
-        mean[2] = 0.0
-    shares = [round(p / sum(mean), 5) for p in mean]
-    return {**said[0], **dict(zip(COLUMNS, shares, strict=True)), "source": f"taught_{said[0]['source']}"}
+def key(row: dict[str, Any]) -> int:
+    """64 bits that tell a pair from others."""
+    text = json.dumps([row["premise"], row["hypothesis"]])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def keep(files: Sequence[Path], out: Path) -> None:
+    keys, means = [], []
+    for said in zip(*map(rows, files), strict=True):
+        if len({key(row) for row in said}) > 1:
+            message = f"the files hold different pairs: {said[0]['premise']!r:.60} and {said[1]['premise']!r:.60}"
+            raise SystemExit(message)
+        keys.append(key(said[0]))
+        means.append([sum(row[column] for row in said) / len(said) for column in ("entailment", "contradiction")])
+    order = np.argsort(np.array(keys, dtype=np.uint64))
+    kept = np.rint(np.array(means) * MOST).astype(np.uint8)
+    np.savez_compressed(out, keys=np.array(keys, dtype=np.uint64)[order], probabilities=kept[order])
+
+
+def give(files: Sequence[Path], lessons: Path, out: Path) -> None:
+    with np.load(lessons) as kept:
+        known = dict(zip(kept["keys"].tolist(), (kept["probabilities"] / MOST).tolist(), strict=True))
+    with gzip.open(out, "wt", encoding="utf-8") as file:
+        for row in (row for path in files for row in rows(path)):
+            if key(row) in known:
+                file.write(json.dumps(lesson(row, *known[key(row)]), ensure_ascii=False) + "\n")
+
+
+def lesson(row: dict[str, Any], entailment: float, contradiction: float) -> dict[str, Any]:
+    """The pair with its probabilities and its source as one that was taught."""
+    said = [entailment, max(0.0, 1 - entailment - contradiction), contradiction]
+    if row["source"] in ("turned", "agreeing"):
+        said[2] = 0.0
+    shares = [round(p / sum(said), 5) for p in said]
+    return {**row, **dict(zip(COLUMNS, shares, strict=True)), "source": f"taught_{row['source']}"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path, help=".jsonl.gz of each teacher")
-    parser.add_argument("-o", "--out", type=Path, required=True, help=".jsonl.gz")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("keep")
+    command.add_argument("files", nargs="+", type=Path, help=".jsonl.gz of each teacher")
+    command.add_argument("-o", "--out", type=Path, required=True, help=".npz")
+    command = commands.add_parser("give")
+    command.add_argument("lessons", type=Path, help=".npz")
+    command.add_argument("files", nargs="+", type=Path, help=".jsonl.gz of pairs")
+    command.add_argument("-o", "--out", type=Path, required=True, help=".jsonl.gz")
     options = parser.parse_args()
-    with gzip.open(options.out, "wt", encoding="utf-8") as file:
-        for said in zip(*map(rows, options.files), strict=True):
-            file.write(json.dumps(lesson(said), ensure_ascii=False) + "\n")
+    if options.command == "keep":
+        keep(options.files, options.out)
+    else:
+        give(options.files, options.lessons, options.out)
 
 
 if __name__ == "__main__":

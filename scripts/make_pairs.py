@@ -10,8 +10,9 @@ passages    the premise, with its label, among others that resemble it; and such
 swapped     contradictions the other way round, which they remain, and neutral pairs, which are none that way either
 edited      numbers, names and negations changed in what was entailed
 scifact     claims against the evidence sentences, the other sentences and the whole of the abstracts that they cite
-asked       for teachers (make_lessons.py): the pairs of MultiNLI, SNLI and QNLI, hypotheses of one premise against each
-            other (`agreeing`, if both may be true), and what does not contradict the other way round (`turned`)
+asked       for teachers (make_lessons.py): the pairs of MultiNLI, LingNLI, SNLI and QNLI, hypotheses of one premise
+            against each other (`agreeing`, if both may be true), and what does not contradict the other way round
+            (`turned`)
 
 No text of a development set takes part (prove_apart.py shows it). Needs the extras `demo` and `torch`.
 """
@@ -155,7 +156,7 @@ def asked(rows: list[Pair], rng: random.Random) -> list[Pair]:
         and row["label"] in ("entailment", "neutral")
         and len(row["premise"]) < LONGEST_SENTENCE
     ]
-    measured = [row for row in rows if row["source"] in ("mnli", "snli", "qnli")]
+    measured = [row for row in rows if row["source"] in (*WRITTEN, "qnli")]
     return measured + rng.sample(crossed, COUNTS["crossed"]) + rng.sample(turned, COUNTS["turned"])
 
 
