@@ -111,11 +111,14 @@ MIX += counterfactual_snli=.8 passages=.5 retrieved=.4 swapped=.4 edited=.5
 TAUGHT := taught_mnli=2 taught_snli=2 taught_qnli=2.4 taught_lingnli=2 mnli=0 snli=0 qnli=0
 TAUGHT += lingnli=.25 fever=.5 conjnli=.2 help=.1 control=.2 semi_automatic_wiki=.2 counterfactual_snli=.4 negation_nli=.3
 TAUGHT += covidfact=.5 rte=.8 passages=.1 retrieved=.07 scifact=.25 swapped=.15 edited=.13
-.PHONY: model
-model: .venv/dev.done
+.PHONY: pairs
+pairs: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
 	$(BIN)/python scripts/make_pairs.py --data $(DIR) --base $(BASE) -o build/pairs
 	$(BIN)/python scripts/prove_apart.py build/pairs/*.jsonl.gz --data $(DIR)
+
+.PHONY: model
+model: pairs
 	$(BIN)/rerank-nli train $(PAIRS) -o build/first --base $(BASE) --dev $(DEV) --mix $(MIX) --epochs 3.6 --rate 9e-5
 	$(BIN)/python scripts/make_lessons.py give scripts/lessons.npz build/pairs/asked.jsonl.gz -o build/taught.jsonl.gz
 	$(BIN)/rerank-nli train build/taught.jsonl.gz $(PAIRS) -o build/nli-mini --base build/first/checkpoint --dev $(DEV) \
@@ -125,7 +128,7 @@ model: .venv/dev.done
 OF_TEACHER := mnli=1 qnli=.48 snli=.28 lingnli=.14 fever=.1 counterfactual_snli=.12 rte=.4 conjnli=.04 help=.05 control=.5
 OF_TEACHER += semi_automatic_wiki=.05 negation_nli=.1 covidfact=.4
 .PHONY: lessons
-lessons: .venv/dev.done
+lessons: pairs
 	$(BIN)/rerank-nli train build/pairs/nli.jsonl.gz -o build/teacher --base $(TEACHER) --dev $(DEV) --mix $(OF_TEACHER) \
 		--epochs .9 --rate 9e-5 --warmup .08 --frozen 6 --longest 72 --batch-tokens 3072 --average .99
 	$(BIN)/rerank-nli score build/pairs/asked.jsonl.gz -o build/by_teacher.jsonl.gz --model build/teacher/checkpoint

@@ -93,8 +93,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder is a bundle that has graphs, and no weights that torch could open."""
-    has = [any((folder / name).is_file() for name in names) for names in ((MANIFEST,), ONNX[:1], WEIGHTS)]
-    return has == [True, True, False]
+    made = all((folder / name).is_file() for name in (MANIFEST, ONNX[0]))
+    return made and not any((folder / name).is_file() for name in WEIGHTS)
 
 
 def is_classifier(config: Mapping[str, Any]) -> bool:

@@ -64,9 +64,8 @@ def train(
         pairs: what `read_pairs` gives.
         out: folder for state.pt and log.jsonl (the loss of each step, the accuracy on each dev set), checkpoint (the
             best so far, as Hugging Face saves it) and, at the end, bundle.
-        base: folder or Hub id of an encoder, which gets a new head, or of a classifier, also "mini" or a bundle as
-            `export` makes it, whose head stays or, where
-            `labels` are others than its names, becomes one that starts with what it knew.
+        base: folder or Hub id of an encoder, which gets a new head, or of a classifier, a bundle and "mini" among them,
+            whose head stays or, where `labels` are others than its names, becomes one that starts with what it knew.
         dev: {name: pairs}. The best has the highest mean accuracy on them; the temperature is fitted on their even
             rows, of which the manifest's ECE is not. Without any, the last is the best.
         recipe: how.

@@ -36,9 +36,10 @@ def name_parameters(model: Any, traced: Any) -> None:  # noqa: ANN401 - of torch
     places: dict[str, dict[str, Any] | None] = {}
     for name, parameter in model.named_parameters():
         array = parameter.detach().numpy()
-        straight, transposed = held.get(_content(array)), held.get(_content(array.T))
-        if straight or transposed:
-            places[name] = {"tensor": straight or transposed, "transposed": straight is None}
+        straight = held.get(_content(array))
+        tensor = straight or held.get(_content(array.T))
+        if tensor:
+            places[name] = {"tensor": tensor, "transposed": straight is None}
         elif not array.any():
             places[name] = None  # zeros that are added are left out of a graph
     if len(places) == sum(1 for _ in model.named_parameters()):

@@ -44,9 +44,10 @@ def keep(files: Sequence[Path], out: Path) -> None:
             raise SystemExit(message)
         keys.append(key(said[0]))
         means.append([sum(row[column] for row in said) / len(said) for column in ("entailment", "contradiction")])
-    order = np.argsort(np.array(keys, dtype=np.uint64))
-    kept = np.rint(np.array(means) * MOST).astype(np.uint8)
-    np.savez_compressed(out, keys=np.array(keys, dtype=np.uint64)[order], probabilities=kept[order])
+    named = np.array(keys, dtype=np.uint64)
+    order = np.argsort(named)
+    rounded = np.rint(np.array(means) * MOST).astype(np.uint8)
+    np.savez_compressed(out, keys=named[order], probabilities=rounded[order])
 
 
 def give(files: Sequence[Path], lessons: Path, out: Path) -> None:
