@@ -13,6 +13,8 @@ scifact     claims against the evidence sentences, the other sentences and the w
 asked       for teachers (make_lessons.py): the pairs of MultiNLI, LingNLI, SNLI and QNLI, hypotheses of one premise
             against each other (`agreeing`, if both may be true), and what does not contradict the other way round
             (`turned`)
+resembling  for teachers alone: claims, questions, titles and conclusions against texts that the bundled retriever finds
+            to be like them
 
 No text of a development set takes part (prove_apart.py shows it). Needs the extras `demo` and `torch`.
 """
@@ -27,6 +29,7 @@ import math
 import random
 import re
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +39,10 @@ from prove_apart import kept_apart, texts
 from prove_apart import rows as read
 from sentence_transformers import SentenceTransformer
 
+from rerank_nli.encoders import encoder
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 Pair = dict[str, Any]
 
@@ -45,8 +50,11 @@ Pair = dict[str, Any]
 WRITTEN = ("mnli", "snli", "lingnli")
 # Hypotheses of the other sources are so general ("A man is outside.") that a premise from elsewhere may entail them.
 SPECIFIC = ("fever", "lingnli", "mnli", "conjnli", "semi_automatic_wiki", "covidfact", "control", "qnli")
+# Claims that may be true or false of other texts than their own.
+CLAIMS = (*WRITTEN, "counterfactual_snli", "fever", "conjnli", "semi_automatic_wiki", "covidfact", "rte")
 COUNTS = {"retrieved": 70_000, "random": 20_000, "titles": 15_000, "passages": 40_000, "empty": 15_000}
 COUNTS |= {"swapped": 20_000, "crossed": 60_000, "turned": 10_000, "numbers": 6_000, "names": 5_000, "negations": 4_000}
+COUNTS |= {"claims": 180_000}
 NEIGHBOURS = 30
 SAME = 0.9  # cosine of texts that may say the same
 LONGEST_SENTENCE = 300  # characters
@@ -63,9 +71,9 @@ def resemblance(cosine: float) -> float:
 class Pool:
     """Texts by their cosine similarity."""
 
-    def __init__(self, model: SentenceTransformer, texts: list[str]) -> None:
-        self.model, self.texts = model, texts
-        self.vectors = self._encode(texts)  # (n, d)
+    def __init__(self, encoder: Callable[[list[str]], Any], texts: list[str]) -> None:
+        self.encoder, self.texts = encoder, texts
+        self.vectors = encoder(texts)  # (n, d)
         self.places = {text: place for place, text in enumerate(texts)}
         quantizer = faiss.IndexFlatIP(self.vectors.shape[1])
         self.index = faiss.IndexIVFFlat(quantizer, self.vectors.shape[1], 256, faiss.METRIC_INNER_PRODUCT)
@@ -76,11 +84,8 @@ class Pool:
     def encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
         """(n, d) unit vectors; those of the pool are known."""
         new = [text for text in dict.fromkeys(texts) if text not in self.places]
-        vectors = dict(zip(new, self._encode(new), strict=True)) if new else {}
+        vectors = dict(zip(new, self.encoder(new), strict=True)) if new else {}
         return np.stack([vectors[t] if t in vectors else self.vectors[self.places[t]] for t in texts])
-
-    def _encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        return self.model.encode(texts, batch_size=64, normalize_embeddings=True, show_progress_bar=True)
 
     def like(self, texts: list[str]) -> list[list[tuple[str, float]]]:
         """The pool's nearest to each text, with their cosines, without the text itself and what says the same."""
@@ -218,6 +223,28 @@ def scifact(claims: list[Pair], pool: Pool, abstracts: dict[str, Pair], rng: ran
     return made
 
 
+def resembling(rows: list[Pair], claims: list[Pair], abstracts: dict[str, Pair], rng: random.Random) -> list[Pair]:
+    static = encoder("static")
+    short = [row for row in rows if max(len(row["premise"]), len(row["hypothesis"])) < LONGEST_SENTENCE]
+    asked = sorted({row["hypothesis"] for row in short if row["source"] == "qnli"})
+    said = sorted({row["hypothesis"] for row in short if row["source"] in CLAIMS})
+    pool = Pool(static, sorted({row["premise"] for row in short} | set(said)))
+    made = _near(pool, rng.sample(said, COUNTS["claims"] // 2), 2, "near_claim", rng)
+    made += _near(pool, asked, 5, "near_question", rng)
+    science = Pool(static, sorted({s for a in abstracts.values() for s in a["sentences"] if len(s) < LONGEST_SENTENCE}))
+    held = sorted({text for a in abstracts.values() for text in (a["title"], a["sentences"][-1])})
+    made += _near(science, [text for text in held if len(text) < LONGEST_SENTENCE], 5, "near_science", rng)
+    return made + _near(science, [claim["text"] for claim in claims], 20, "near_science", rng)
+
+
+def _near(pool: Pool, hypotheses: list[str], count: int, source: str, rng: random.Random) -> list[Pair]:
+    return [
+        {"premise": premise, "hypothesis": hypothesis, "source": source}
+        for hypothesis, near in zip(hypotheses, pool.like(hypotheses), strict=True)
+        for premise, _ in rng.sample(near, min(count, len(near)))
+    ]
+
+
 def _same(one: str, other: str) -> bool:
     """Whether most words of the shorter text stand in the other."""
     a, b = (set(re.findall(r"\w+", text.lower())) for text in (one, other))
@@ -282,8 +309,9 @@ def main() -> None:
     premises = sorted({row["premise"] for row in specific if len(row["premise"]) < LONGEST_SENTENCE})
     model = SentenceTransformer(options.base, model_kwargs={"attn_implementation": "eager"})
     model.max_seq_length = 96
-    pool = Pool(model, rng.sample(premises, 40_000))
-    science = Pool(model, rng.sample(sentences, 20_000))
+    own = partial(model.encode, batch_size=64, normalize_embeddings=True, show_progress_bar=True)
+    pool = Pool(own, rng.sample(premises, 40_000))
+    science = Pool(own, rng.sample(sentences, 20_000))
     kinds = {
         "nli": rows,
         "retrieved": retrieved(specific, pool, rng),
@@ -292,6 +320,7 @@ def main() -> None:
         "edited": edited(rows, rng),
         "scifact": scifact(claims, science, abstracts, rng),
         "asked": asked(rows, rng),
+        "resembling": resembling(rows, claims, abstracts, rng),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     for kind, made in kinds.items():
