@@ -102,12 +102,12 @@ class Examples:
 
     def inputs(self, batch: Batch, pad: int) -> dict[str, NDArray[np.int64]]:
         """Arrays (m, width) as the model takes them."""
-        ids = np.full((len(batch.rows), batch.width), pad, dtype=np.int64)
-        types, mask = np.zeros_like(ids), np.zeros_like(ids)
-        for place, row in enumerate(batch.rows):
-            tokens, length = slice(self.starts[row], self.starts[row + 1]), self.lengths[row]
-            ids[place, :length], types[place, :length], mask[place, :length] = self.ids[tokens], self.types[tokens], 1
-        return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        places = np.arange(batch.width)
+        mask = places < self.lengths[batch.rows, None]
+        tokens = np.where(mask, self.starts[batch.rows, None] + places, 0)
+        ids, types = np.where(mask, self.ids[tokens], pad), np.where(mask, self.types[tokens], 0)
+        named = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        return {name: array.astype(np.int64) for name, array in named.items()}
 
 
 def loss(
