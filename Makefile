@@ -108,9 +108,9 @@ DEV = $(DIR)/nli/mnli_dev_matched.jsonl.gz $(DIR)/nli/qnli_dev.jsonl.gz
 PAIRS := $(patsubst %,build/pairs/%.jsonl.gz,nli retrieved passages swapped edited scifact)
 MIX := mnli=1.6 snli=1.6 lingnli=1.1 qnli=2 fever=1.5 conjnli=.6 help=.4 control=.7 semi_automatic_wiki=.7
 MIX += counterfactual_snli=.8 passages=.5 retrieved=.4 swapped=.4 edited=.5
-TAUGHT := taught_mnli=2 taught_snli=2 taught_qnli=2.4 taught_lingnli=1.6 mnli=.25 snli=.25 qnli=.35 lingnli=.2 fever=.6
-TAUGHT += conjnli=.15 help=.1 control=.2 semi_automatic_wiki=.2 counterfactual_snli=.4 negation_nli=.3 covidfact=.5 rte=.8
-TAUGHT += passages=.11 retrieved=.09 scifact=.27 swapped=.15 edited=.15
+TAUGHT := taught_mnli=1.5 taught_snli=1.5 taught_qnli=1.8 taught_lingnli=1 mnli=.12 snli=.15 qnli=.2 lingnli=.12 fever=.5
+TAUGHT += conjnli=.1 help=.08 control=.1 semi_automatic_wiki=.12 counterfactual_snli=.35 negation_nli=.3 covidfact=.6 rte=.8
+TAUGHT += passages=.33 retrieved=.27 scifact=1.2 swapped=.12 edited=.15
 .PHONY: pairs
 pairs: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt
@@ -122,7 +122,7 @@ model: pairs
 	$(BIN)/rerank-nli train $(PAIRS) -o build/first --base $(BASE) --dev $(DEV) --mix $(MIX) --epochs 3.6 --rate 9e-5
 	$(BIN)/python scripts/make_lessons.py give scripts/lessons.npz build/pairs/asked.jsonl.gz -o build/taught.jsonl.gz
 	$(BIN)/rerank-nli train build/taught.jsonl.gz $(PAIRS) -o build/nli-mini --base build/first/checkpoint --dev $(DEV) \
-		--teacher .9 --mix $(TAUGHT) --epochs .9 --rate 1e-4 --warmup .04 --average .997 --card scripts/nli-mini.json
+		--teacher .9 --mix $(TAUGHT) --epochs 1.7 --rate 1e-4 --warmup .04 --average .997 --card scripts/nli-mini.json
 
 # what it is taught, which is kept: TEACHER is the folder of all-mpnet-base-v2, which errs on other pairs than the model
 OF_TEACHER := mnli=1 qnli=.48 snli=.28 lingnli=.14 fever=.1 counterfactual_snli=.12 rte=.4 conjnli=.04 help=.05 control=.5
