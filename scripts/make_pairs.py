@@ -54,7 +54,7 @@ SPECIFIC = ("fever", "lingnli", "mnli", "conjnli", "semi_automatic_wiki", "covid
 CLAIMS = (*WRITTEN, "counterfactual_snli", "fever", "conjnli", "semi_automatic_wiki", "covidfact", "rte")
 COUNTS = {"retrieved": 70_000, "random": 20_000, "titles": 15_000, "passages": 40_000, "empty": 15_000}
 COUNTS |= {"swapped": 20_000, "crossed": 60_000, "turned": 10_000, "numbers": 6_000, "names": 5_000, "negations": 4_000}
-COUNTS |= {"claims": 180_000}
+COUNTS |= {"claims": 180_000}  # of resembling
 NEIGHBOURS = 30
 SAME = 0.9  # cosine of texts that may say the same
 LONGEST_SENTENCE = 300  # characters
@@ -71,9 +71,9 @@ def resemblance(cosine: float) -> float:
 class Pool:
     """Texts by their cosine similarity."""
 
-    def __init__(self, encoder: Callable[[list[str]], Any], texts: list[str]) -> None:
-        self.encoder, self.texts = encoder, texts
-        self.vectors = encoder(texts)  # (n, d)
+    def __init__(self, embed: Callable[[list[str]], Any], texts: list[str]) -> None:
+        self.embed, self.texts = embed, texts
+        self.vectors = embed(texts)  # (n, d)
         self.places = {text: place for place, text in enumerate(texts)}
         quantizer = faiss.IndexFlatIP(self.vectors.shape[1])
         self.index = faiss.IndexIVFFlat(quantizer, self.vectors.shape[1], 256, faiss.METRIC_INNER_PRODUCT)
@@ -84,7 +84,7 @@ class Pool:
     def encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
         """(n, d) unit vectors; those of the pool are known."""
         new = [text for text in dict.fromkeys(texts) if text not in self.places]
-        vectors = dict(zip(new, self.encoder(new), strict=True)) if new else {}
+        vectors = dict(zip(new, self.embed(new), strict=True)) if new else {}
         return np.stack([vectors[t] if t in vectors else self.vectors[self.places[t]] for t in texts])
 
     def like(self, texts: list[str]) -> list[list[tuple[str, float]]]:
@@ -223,7 +223,9 @@ def scifact(claims: list[Pair], pool: Pool, abstracts: dict[str, Pair], rng: ran
     return made
 
 
-def resembling(rows: list[Pair], claims: list[Pair], abstracts: dict[str, Pair], rng: random.Random) -> list[Pair]:
+def resembling(
+    rows: list[Pair], claims: list[Pair], abstracts: dict[str, Pair], sentences: list[str], rng: random.Random
+) -> list[Pair]:
     static = encoder("static")
     short = [row for row in rows if max(len(row["premise"]), len(row["hypothesis"])) < LONGEST_SENTENCE]
     asked = sorted({row["hypothesis"] for row in short if row["source"] == "qnli"})
@@ -231,7 +233,7 @@ def resembling(rows: list[Pair], claims: list[Pair], abstracts: dict[str, Pair],
     pool = Pool(static, sorted({row["premise"] for row in short} | set(said)))
     made = _near(pool, rng.sample(said, COUNTS["claims"] // 2), 2, "near_claim", rng)
     made += _near(pool, asked, 5, "near_question", rng)
-    science = Pool(static, sorted({s for a in abstracts.values() for s in a["sentences"] if len(s) < LONGEST_SENTENCE}))
+    science = Pool(static, sorted(set(sentences)))
     held = sorted({text for a in abstracts.values() for text in (a["title"], a["sentences"][-1])})
     made += _near(science, [text for text in held if len(text) < LONGEST_SENTENCE], 5, "near_science", rng)
     return made + _near(science, [claim["text"] for claim in claims], 20, "near_science", rng)
@@ -320,7 +322,7 @@ def main() -> None:
         "edited": edited(rows, rng),
         "scifact": scifact(claims, science, abstracts, rng),
         "asked": asked(rows, rng),
-        "resembling": resembling(rows, claims, abstracts, rng),
+        "resembling": resembling(rows, claims, abstracts, sentences, rng),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     for kind, made in kinds.items():
