@@ -191,8 +191,14 @@ def _headline(shown: Answer) -> tuple[str, str]:
         return (f"answered by {count}", "bold green") if count else ("not answered", "bold yellow")
     if shown.verdict is None:
         return f"{len(shown.filtered.kept)} support it", "bold"
-    color = {"supported": "green", "refuted": "red", "insufficient": "yellow"}[shown.verdict.label]
-    return f"{shown.verdict.label} ({shown.verdict.confidence:.2f})", f"bold {color}"
+    verdict = shown.verdict
+    text = f"{verdict.label} ({verdict.confidence:.2f})"
+    if verdict.supporting and verdict.refuting:  # a retriever brings both sides of what is disputed
+        support, refutation = verdict.supporting[0].score, verdict.refuting[0].refutation
+        other = f"supported ({support:.2f})" if verdict.label == "refuted" else f"refuted ({refutation:.2f})"
+        text += f", but also {other}"
+    color = {"supported": "green", "refuted": "red", "insufficient": "yellow"}[verdict.label]
+    return text, f"bold {color}"
 
 
 def _bar(passage: RankedPassage) -> Any:  # noqa: ANN401

@@ -104,6 +104,26 @@ def test_a_question_is_answered_or_not(corpus: list[Passage], premise_word: str,
     assert headline in _plain(render(shown))
 
 
+@pytest.mark.parametrize(
+    ("for_it", "against_it", "headline"),
+    [
+        (3.0, 2.0, "supported (0.91), but also refuted (0.79)"),
+        (2.0, 3.0, "refuted (0.91), but also supported (0.79)"),
+        (3.0, 0.0, "supported (0.91)"),
+    ],
+)
+def test_a_verdict_names_the_other_side(corpus: list[Passage], for_it: float, against_it: float, headline: str) -> None:
+    """Where one passage supports a claim and another refutes it, the headline says how strong each side is."""
+    passages = corpus[:2]
+
+    def logits(pairs: list[tuple[str, str]]) -> list[list[float]]:
+        return [[for_it, 0.0, 0.0] if premise == passages[0].text else [0.0, 0.0, against_it] for premise, _ in pairs]
+
+    shown = answer("It rains.", passages, Retriever(passages), NLIReranker(FunctionEngine(logits)))
+    first_line = _plain(render(shown)).partition("\n")[0]
+    assert first_line.rstrip().endswith(headline)
+
+
 def test_a_two_label_model_needs_no_verdict(corpus: list[Passage]) -> None:
     """With a two-label model the demo counts supporting passages instead of giving a verdict."""
     engine = FunctionEngine(lambda pairs: [[3.0, 0.0]] * len(pairs), labels=["entailment", "not_entailment"])
