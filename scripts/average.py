@@ -1,6 +1,6 @@
 """Average the weights of checkpoints of one kind, each with its share, into one checkpoint.
 
-    python scripts/average.py build/nli-mini/checkpoint=.7 build/first/checkpoint=.3 -o build/averaged
+    python scripts/average.py leg6=.5 leg5=.25 leg4=.25 -o build/averaged
 
 Of a model and what it was trained on from, the mean is often better than either and keeps some of what the later one
 forgot (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Config and tokenizer are the first one's; the
@@ -27,17 +27,16 @@ def share(text: str) -> tuple[Path, float]:
 
 def average(checkpoints: list[tuple[Path, float]]) -> dict[str, np.ndarray]:
     """Each weight as the mean of all checkpoints', in their type."""
-    total = sum(portion for _, portion in checkpoints)
-    first = load_file(checkpoints[0][0] / WEIGHTS)
-    mean = {name: np.zeros(weight.shape) for name, weight in first.items()}
-    for folder, portion in checkpoints:
-        weights = load_file(folder / WEIGHTS)
-        if {name: weight.shape for name, weight in weights.items()} != {name: w.shape for name, w in mean.items()}:
+    loaded = [load_file(folder / WEIGHTS) for folder, _ in checkpoints]
+    for (folder, _), weights in zip(checkpoints, loaded, strict=True):
+        if {name: w.shape for name, w in weights.items()} != {name: w.shape for name, w in loaded[0].items()}:
             message = f"{folder} is of another kind than {checkpoints[0][0]}: other weights, or of other shapes"
             raise SystemExit(message)
-        for name, weight in weights.items():
-            mean[name] += weight * (portion / total)
-    return {name: weight.astype(first[name].dtype) for name, weight in mean.items()}
+    shares = [portion for _, portion in checkpoints]
+    return {
+        name: np.average([weights[name] for weights in loaded], axis=0, weights=shares).astype(first.dtype)
+        for name, first in loaded[0].items()
+    }
 
 
 def main() -> None:
