@@ -8,6 +8,7 @@ import math
 import pickle
 import re
 import shutil
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -220,7 +221,8 @@ class _Run:
         from tqdm import tqdm
 
         last = self.steps if stop_after is None else min(self.steps, self.step + stop_after)
-        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=None)
+        seldom = 0.1 if sys.stderr.isatty() else 60  # seconds: a run of hours leaves a log that can be read
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", mininterval=seldom)
         self.model.train()
         with bar, (self.out / _LOG).open("a", buffering=1, encoding="utf-8") as log:
             while self.step < last:
@@ -236,7 +238,7 @@ class _Run:
                 log.write(json.dumps(row) + "\n")
                 if "dev" in row or self.step == last:
                     self._save()
-                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / taken))
+                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / taken), refresh=False)
                 bar.update()
 
     def _take(self, batch: Batch) -> float:

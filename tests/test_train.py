@@ -517,7 +517,9 @@ def test_the_command(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     options = ["--epochs", "2", "--rate", "2e-3", "--batch-tokens", "256", "--average", "0.9", "--mix", "cats=2"]
     command = ["train", data, "-o", out, "--base", str(base), "--dev", dev, "--card", str(tmp_path / "card.json")]
     assert main([*command, *options]) == 0
-    assert "# tiny 1" in capsys.readouterr().out
+    steps, said = len((tmp_path / "run/log.jsonl").read_text().splitlines()), capsys.readouterr()
+    assert "# tiny 1" in said.out
+    assert f" {steps}/{steps} " in said.err  # where no terminal is, too
     plot = tmp_path / "plot.svg"
     assert main(["evaluate", f"{out}/bundle", "--data", dev, "--json", "--resamples", "50", "--plot", str(plot)]) == 0
     result = json.loads(capsys.readouterr().out)
