@@ -106,6 +106,7 @@ clean:
 # the bundled model: BASE is the folder of all-MiniLM-L6-v2
 DEV = $(DIR)/nli/mnli_dev_matched.jsonl.gz $(DIR)/nli/qnli_dev.jsonl.gz
 PAIRS := $(patsubst %,build/pairs/%.jsonl.gz,nli retrieved passages swapped edited scifact)
+ASKED := build/pairs/asked.jsonl.gz build/pairs/reworded.jsonl.gz
 MIX := mnli=1.6 snli=1.6 lingnli=1.1 qnli=2 fever=1.5 conjnli=.6 help=.4 control=.7 semi_automatic_wiki=.7
 MIX += counterfactual_snli=.8 passages=.5 retrieved=.4 swapped=.4 edited=.5
 TAUGHT := taught_mnli=1.5 taught_snli=1.5 taught_qnli=1.8 taught_lingnli=1 mnli=.12 snli=.15 qnli=.2 lingnli=.12 fever=.5
@@ -120,7 +121,7 @@ pairs: .venv/dev.done
 .PHONY: model
 model: pairs
 	$(BIN)/rerank-nli train $(PAIRS) -o build/first --base $(BASE) --dev $(DEV) --mix $(MIX) --epochs 3.6 --rate 9e-5
-	$(BIN)/python scripts/make_lessons.py give scripts/lessons.npz build/pairs/asked.jsonl.gz -o build/taught.jsonl.gz
+	$(BIN)/python scripts/make_lessons.py give scripts/lessons.npz $(ASKED) -o build/taught.jsonl.gz
 	$(BIN)/rerank-nli train build/taught.jsonl.gz $(PAIRS) -o build/nli-mini --base build/first/checkpoint --dev $(DEV) \
 		--teacher .9 --mix $(TAUGHT) --epochs 1.7 --rate 1e-4 --warmup .04 --average .997 --card scripts/nli-mini.json
 
@@ -131,8 +132,9 @@ OF_TEACHER += semi_automatic_wiki=.05 negation_nli=.1 covidfact=.4
 lessons: pairs
 	$(BIN)/rerank-nli train build/pairs/nli.jsonl.gz -o build/teacher --base $(TEACHER) --dev $(DEV) --mix $(OF_TEACHER) \
 		--epochs .9 --rate 9e-5 --warmup .08 --frozen 6 --longest 72 --batch-tokens 3072 --average .99
-	$(BIN)/rerank-nli score build/pairs/asked.jsonl.gz -o build/by_teacher.jsonl.gz --model build/teacher/checkpoint
-	$(BIN)/rerank-nli score build/pairs/asked.jsonl.gz -o build/by_mini.jsonl.gz
+	cat $(ASKED) > build/asked.jsonl.gz
+	$(BIN)/rerank-nli score build/asked.jsonl.gz -o build/by_teacher.jsonl.gz --model build/teacher/checkpoint
+	$(BIN)/rerank-nli score build/asked.jsonl.gz -o build/by_mini.jsonl.gz
 	$(BIN)/python scripts/make_lessons.py keep build/by_teacher.jsonl.gz build/by_mini.jsonl.gz -o scripts/lessons.npz
 
 # what ships: CHECKPOINT is the checkpoint of a run

@@ -13,6 +13,8 @@ scifact     claims against the evidence sentences, the other sentences and the w
 asked       for teachers (make_lessons.py): the pairs of MultiNLI, LingNLI, SNLI and QNLI, hypotheses of one premise
             against each other (`agreeing`, if both may be true), and what does not contradict the other way round
             (`turned`)
+reworded    for teachers alone: those pairs with a word or two replaced by ones that the base has nearby ("cheap" by
+            "costly" or "affordable"), or with some words left out (Jiao et al. 2020)
 resembling  for teachers alone: claims, questions, titles and conclusions against texts that the bundled retriever finds
             to be like them
 
@@ -55,9 +57,12 @@ CLAIMS = (*WRITTEN, "counterfactual_snli", "fever", "conjnli", "semi_automatic_w
 COUNTS = {"retrieved": 70_000, "random": 20_000, "titles": 15_000, "passages": 40_000, "empty": 15_000}
 COUNTS |= {"swapped": 20_000, "crossed": 60_000, "turned": 10_000, "numbers": 6_000, "names": 5_000, "negations": 4_000}
 COUNTS |= {"claims": 180_000}  # of resembling
+REWORDINGS = {"mnli": 2, "snli": 2, "qnli": 2, "lingnli": 1}  # of each pair
+NEARBY = 6  # words that one may be replaced by
 NEIGHBOURS = 30
 SAME = 0.9  # cosine of texts that may say the same
 LONGEST_SENTENCE = 300  # characters
+WORD = r"[A-Za-z]{3,}"
 NUMBER = r"\b\d[\d,.]*\d\b|\b\d\b"
 NAME = r"(?<=[a-z,] )(?:[A-Z][a-z]+ ?)+\b"
 VERB = r"\b(is|was|were|are|has been|can|will|could|should)\b(?! not|n't|'t)"
@@ -239,6 +244,54 @@ def resembling(
     return made + _near(science, [claim["text"] for claim in claims], 20, "near_science", rng)
 
 
+def nearby_words(model: SentenceTransformer) -> dict[str, list[str]]:
+    """Each whole word of the base's vocabulary with those whose embeddings are nearest, without its own other forms."""
+    places = {word: place for word, place in model.tokenizer.get_vocab().items() if re.fullmatch(WORD, word)}
+    words = sorted(places, key=places.__getitem__)
+    table = model[0].auto_model.get_input_embeddings().weight.detach().numpy()
+    vectors = np.ascontiguousarray(table[[places[word] for word in words]])  # (n, d)
+    vectors -= vectors.mean(axis=0)
+    faiss.normalize_L2(vectors)
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    _, found = index.search(vectors, 4 * NEARBY)
+    return {
+        word: [words[i] for i in row if words[i][:3] != word[:3]][:NEARBY]
+        for word, row in zip(words, found, strict=True)
+    }
+
+
+def reworded(rows: list[Pair], nearby: dict[str, list[str]], rng: random.Random) -> list[Pair]:
+    short = [row for row in rows if max(len(row["premise"]), len(row["hypothesis"])) < LONGEST_SENTENCE]
+    made = []
+    for row in itertools.chain.from_iterable([row] * REWORDINGS.get(row["source"], 0) for row in short):
+        side = rng.choice(("premise", "hypothesis", "hypothesis"))
+        text = _shortened(row[side], rng) if rng.random() < 0.25 else _reworded(row[side], nearby, rng)  # noqa: PLR2004
+        if text != row[side]:
+            kept = {"premise": row["premise"], "hypothesis": row["hypothesis"]}
+            made.append({**kept, side: text, "source": "reworded"})
+    rng.shuffle(made)  # any first part of them is a fair sample
+    return made
+
+
+def _reworded(text: str, nearby: dict[str, list[str]], rng: random.Random) -> str:
+    for _ in range(rng.randint(1, 2)):
+        known = [match for match in re.finditer(WORD, text) if nearby.get(match.group().lower())]
+        if known:
+            match = rng.choice(known)
+            new = rng.choice(nearby[match.group().lower()])
+            new = new.capitalize() if match.group()[0].isupper() else new
+            text = text[: match.start()] + new + text[match.end() :]
+    return text
+
+
+def _shortened(text: str, rng: random.Random) -> str:
+    words = text.split()
+    length = rng.randint(1, max(1, len(words) // 3))
+    start = rng.randint(0, max(0, len(words) - length))
+    return " ".join(words[:start] + words[start + length :]) or text
+
+
 def _near(pool: Pool, hypotheses: list[str], count: int, source: str, rng: random.Random) -> list[Pair]:
     return [
         {"premise": premise, "hypothesis": hypothesis, "source": source}
@@ -322,6 +375,7 @@ def main() -> None:
         "edited": edited(rows, rng),
         "scifact": scifact(claims, science, abstracts, rng),
         "asked": asked(rows, rng),
+        "reworded": reworded(rows, nearby_words(model), random.Random(options.seed)),  # noqa: S311 - not for secrets
         "resembling": resembling(rows, claims, abstracts, sentences, rng),
     }
     options.out.mkdir(parents=True, exist_ok=True)
