@@ -222,7 +222,7 @@ class _Run:
 
         last = self.steps if stop_after is None else min(self.steps, self.step + stop_after)
         seldom = 0.1 if sys.stderr.isatty() else 60  # seconds: a run of hours leaves a log that can be read
-        bar = tqdm(total=self.steps, initial=self.step, unit="step", mininterval=seldom)
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", mininterval=seldom, maxinterval=max(10, seldom))
         self.model.train()
         with bar, (self.out / _LOG).open("a", buffering=1, encoding="utf-8") as log:
             while self.step < last:
