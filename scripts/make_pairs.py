@@ -232,7 +232,7 @@ def resembling(
     rows: list[Pair], claims: list[Pair], abstracts: dict[str, Pair], sentences: list[str], rng: random.Random
 ) -> list[Pair]:
     static = encoder("static")
-    short = [row for row in rows if max(len(row["premise"]), len(row["hypothesis"])) < LONGEST_SENTENCE]
+    short = _short(rows)
     asked = sorted({row["hypothesis"] for row in short if row["source"] == "qnli"})
     said = sorted({row["hypothesis"] for row in short if row["source"] in CLAIMS})
     pool = Pool(static, sorted({row["premise"] for row in short} | set(said)))
@@ -249,7 +249,7 @@ def nearby_words(model: SentenceTransformer) -> dict[str, list[str]]:
     places = {word: place for word, place in model.tokenizer.get_vocab().items() if re.fullmatch(WORD, word)}
     words = sorted(places, key=places.__getitem__)
     table = model[0].auto_model.get_input_embeddings().weight.detach().numpy()
-    vectors = np.ascontiguousarray(table[[places[word] for word in words]])  # (n, d)
+    vectors = table[[places[word] for word in words]]  # (n, d)
     vectors -= vectors.mean(axis=0)
     faiss.normalize_L2(vectors)
     index = faiss.IndexFlatIP(vectors.shape[1])
@@ -262,7 +262,7 @@ def nearby_words(model: SentenceTransformer) -> dict[str, list[str]]:
 
 
 def reworded(rows: list[Pair], nearby: dict[str, list[str]], rng: random.Random) -> list[Pair]:
-    short = [row for row in rows if max(len(row["premise"]), len(row["hypothesis"])) < LONGEST_SENTENCE]
+    short = _short(rows)
     made = []
     for row in itertools.chain.from_iterable([row] * REWORDINGS.get(row["source"], 0) for row in short):
         side = rng.choice(("premise", "hypothesis", "hypothesis"))
@@ -298,6 +298,10 @@ def _near(pool: Pool, hypotheses: list[str], count: int, source: str, rng: rando
         for hypothesis, near in zip(hypotheses, pool.like(hypotheses), strict=True)
         for premise, _ in rng.sample(near, min(count, len(near)))
     ]
+
+
+def _short(rows: list[Pair]) -> list[Pair]:
+    return [row for row in rows if max(len(row["premise"]), len(row["hypothesis"])) < LONGEST_SENTENCE]
 
 
 def _same(one: str, other: str) -> bool:
