@@ -224,13 +224,14 @@ class _Run:
         seldom = 0.1 if sys.stderr.isatty() else 60  # seconds: a run of hours leaves a log that can be read
         bar = tqdm(total=self.steps, initial=self.step, unit="step", mininterval=seldom, maxinterval=max(10, seldom))
         self.model.train()
+        before, seen = self.seconds, 0
         with bar, (self.out / _LOG).open("a", buffering=1, encoding="utf-8") as log:
             while self.step < last:
                 started = time.monotonic()
                 batch = self.plan[self.step]
                 value = self._take(batch)
-                taken = time.monotonic() - started
-                self.seconds += taken
+                self.seconds += time.monotonic() - started
+                seen += len(batch.rows)
                 row: dict[str, Any] = {"step": self.step, "loss": round(value, 5), "pairs": len(batch.rows)}
                 self.step += 1
                 if self.step % every == 0 or self.step == self.steps:
@@ -238,7 +239,7 @@ class _Run:
                 log.write(json.dumps(row) + "\n")
                 if "dev" in row or self.step == last:
                     self._save()
-                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(len(batch.rows) / taken), refresh=False)
+                bar.set_postfix(loss=f"{value:.3f}", pairs_per_s=round(seen / (self.seconds - before)), refresh=False)
                 bar.update()
 
     def _take(self, batch: Batch) -> float:
