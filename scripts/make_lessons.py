@@ -3,7 +3,8 @@
 Run: python scripts/make_lessons.py --help.
 
 keep    the mean of the probabilities that `rerank-nli score` wrote by each teacher of the same pairs (Hinton et al.
-        2015) as an .npz: of each pair a hash, P(entailment) and P(contradiction), and no text
+        2015) as an .npz: of each pair a hash, P(entailment) and P(contradiction), and no text; with those that an .npz
+        of before has
 give    those of some pairs that an .npz has a lesson for, with its three probabilities, their source as one that was
         taught
 
@@ -36,27 +37,30 @@ def key(row: dict[str, Any]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def keep(files: Sequence[Path], out: Path) -> None:
-    keys, means = [], []
+def keep(files: Sequence[Path], out: Path, before: Path | None = None) -> None:
+    means = known(before) if before else {}
     for said in zip(*map(rows, files), strict=True):
         if len({key(row) for row in said}) > 1:
             message = f"the files hold different pairs: {said[0]['premise']!r:.60} and {said[1]['premise']!r:.60}"
             raise SystemExit(message)
-        keys.append(key(said[0]))
-        means.append([sum(row[column] for row in said) / len(said) for column in ("entailment", "contradiction")])
-    named = np.array(keys, dtype=np.uint64)
-    order = np.argsort(named)
-    rounded = np.rint(np.array(means) * MOST).astype(np.uint8)
-    np.savez_compressed(out, keys=named[order], probabilities=rounded[order])
+        means[key(said[0])] = [sum(row[c] for row in said) / len(said) for c in ("entailment", "contradiction")]
+    keys = sorted(means)
+    rounded = np.rint(np.array([means[k] for k in keys]) * MOST).astype(np.uint8)
+    np.savez_compressed(out, keys=np.array(keys, dtype=np.uint64), probabilities=rounded)
+
+
+def known(lessons: Path) -> dict[int, list[float]]:
+    """P(entailment) and P(contradiction) by the hash of their pair."""
+    with np.load(lessons) as kept:
+        return dict(zip(kept["keys"].tolist(), (kept["probabilities"] / MOST).tolist(), strict=True))
 
 
 def give(files: Sequence[Path], lessons: Path, out: Path) -> None:
-    with np.load(lessons) as kept:
-        known = dict(zip(kept["keys"].tolist(), (kept["probabilities"] / MOST).tolist(), strict=True))
+    means = known(lessons)
     with gzip.open(out, "wt", encoding="utf-8") as file:
         for row in (row for path in files for row in rows(path)):
-            if key(row) in known:
-                file.write(json.dumps(lesson(row, *known[key(row)]), ensure_ascii=False) + "\n")
+            if key(row) in means:
+                file.write(json.dumps(lesson(row, *means[key(row)]), ensure_ascii=False) + "\n")
 
 
 def lesson(row: dict[str, Any], entailment: float, contradiction: float) -> dict[str, Any]:
@@ -73,6 +77,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("keep")
     command.add_argument("files", nargs="+", type=Path, help=".jsonl.gz of each teacher")
+    command.add_argument("--before", type=Path, help=".npz whose lessons are kept too")
     command.add_argument("-o", "--out", type=Path, required=True, help=".npz")
     command = commands.add_parser("give")
     command.add_argument("lessons", type=Path, help=".npz")
@@ -80,7 +85,7 @@ def main() -> None:
     command.add_argument("-o", "--out", type=Path, required=True, help=".jsonl.gz")
     options = parser.parse_args()
     if options.command == "keep":
-        keep(options.files, options.out)
+        keep(options.files, options.out, options.before)
     else:
         give(options.files, options.lessons, options.out)
 
