@@ -9,7 +9,7 @@ give    those of some pairs that an .npz has a lesson for, with its three probab
         taught
 
 make_pairs.py's `turned` and `agreeing` pairs are known not to contradict: there P(contradiction) goes to the other two,
-in proportion.
+in proportion. Nor does a passage deny a question: beside one it goes to P(neutral).
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def give(files: Sequence[Path], lessons: Path, out: Path) -> None:
 def lesson(row: dict[str, Any], entailment: float, contradiction: float) -> dict[str, Any]:
     """The pair with its probabilities and its source as one that was taught."""
     said = [entailment, max(0.0, 1 - entailment - contradiction), contradiction]
-    if row["source"] in ("turned", "agreeing"):
+    if row["hypothesis"].rstrip().endswith("?"):
+        said[1:] = [1 - entailment, 0.0]
+    elif row["source"] in ("turned", "agreeing"):
         said[2] = 0.0
     shares = [round(p / sum(said), 5) for p in said]
     return {**row, **dict(zip(COLUMNS, shares, strict=True)), "source": f"taught_{row['source']}"}
