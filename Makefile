@@ -121,7 +121,8 @@ pairs: .venv/dev.done
 .PHONY: model
 model: pairs
 	$(BIN)/rerank-nli train $(PAIRS) -o build/first --base $(BASE) --dev $(DEV) --mix $(MIX) --epochs 3.6 --rate 9e-5
-	$(BIN)/python scripts/make_lessons.py give scripts/lessons.npz $(ASKED) -o build/taught.jsonl.gz
+	$(BIN)/python scripts/make_lessons.py give scripts/lessons.npz $(ASKED) build/pairs/resembling.jsonl.gz \
+		-o build/taught.jsonl.gz
 	$(BIN)/rerank-nli train build/taught.jsonl.gz $(PAIRS) -o build/nli-mini --base build/first/checkpoint --dev $(DEV) \
 		--teacher .9 --mix $(TAUGHT) --epochs 1.7 --rate 1e-4 --warmup .04 --average .997 --card scripts/nli-mini.json
 
