@@ -59,8 +59,8 @@ def give(files: Sequence[Path], lessons: Path, out: Path) -> None:
     means = known(lessons)
     with gzip.open(out, "wt", encoding="utf-8") as file:
         for row in (row for path in files for row in rows(path)):
-            if key(row) in means:
-                file.write(json.dumps(lesson(row, *means[key(row)]), ensure_ascii=False) + "\n")
+            if said := means.get(key(row)):
+                file.write(json.dumps(lesson(row, *said), ensure_ascii=False) + "\n")
 
 
 def lesson(row: dict[str, Any], entailment: float, contradiction: float) -> dict[str, Any]:
