@@ -47,6 +47,7 @@ _RECIPE = {  # what numbers of a recipe are, in a line
     "dropout": "everywhere but among the probabilities of attention",
     "smoothing": "share of the loss that asks for all outputs alike",
     "teacher": "share of a labelled pair's loss that asks for the probabilities that `score` added",
+    "consistency": "weight of how far two passes with other dropout are apart; above 0 a step takes twice as long",
     "average": "weight of the past in the running average of the weights, which is what is kept",
     "warmup": "share of the steps over which the rate rises",
     "weight_decay": "of matrices",

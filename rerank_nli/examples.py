@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rerank_nli.labels import Labels
     from rerank_nli.pairs import Pair
 
-__all__ = ["WIDTHS", "Asked", "Batch", "Examples", "loss"]
+__all__ = ["WIDTHS", "Asked", "Batch", "Examples", "divergence", "loss"]
 
 WIDTHS = (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512)  # few shapes: kernels are made for each
 _CHUNK = 10_000  # pairs to tokenize at once: a tokenizer's own objects are large
@@ -146,6 +146,12 @@ def loss(
     rest = torch.logsumexp(torch.cat([logp[:, :entailment], logp[:, entailment + 1 :]], dim=1), dim=1)
     error = torch.nn.functional.huber_loss(logp[:, entailment] - rest, torch.nan_to_num(odds), reduction="none")
     return torch.where(torch.isnan(odds), labelled, _TEACHER * error + rest - known)
+
+
+def divergence(torch: Any, one: Any, other: Any) -> Any:  # noqa: ANN401 - torch is optional
+    """(m,) the mean of both Kullback-Leibler divergences between the probabilities of two (m, C) logits."""
+    p, q = (torch.log_softmax(logits, dim=1) for logits in (one, other))
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=1) / 2
 
 
 def _right(pair: Pair, labels: Labels) -> NDArray[np.bool_]:

@@ -28,6 +28,8 @@ class Recipe:
         smoothing: share of the loss that asks for all outputs alike.
         teacher: share of the loss of a labelled pair that asks for its teacher's probabilities; a pair without a label
             asks for nothing else.
+        consistency: weight of how far two passes over a pair, each with its own dropout, are from each other (R-Drop;
+            Liang et al. 2021); above 0 a step takes twice as long.
         average: weight that the running average of the weights keeps at each step; the average is what is measured
             and kept.
         warmup, weight_decay: as usual.
@@ -46,6 +48,7 @@ class Recipe:
     dropout: float = 0.1
     smoothing: float = 0.05
     teacher: float = 0.0
+    consistency: float = 0.0
     average: float = 0.999
     warmup: float = 0.06
     weight_decay: float = 0.01
@@ -69,6 +72,7 @@ class Recipe:
             object.__setattr__(self, name, whole)  # an int, which a saved state can hold, where it was numpy's
         for name in ("epochs", "rate", "layer_decay"):
             _require(name, getattr(self, name), positive=True)
+        _require("consistency", self.consistency)
         for name in ("dropout", "smoothing", "teacher", "average", "warmup", "weight_decay"):
             _require(name, getattr(self, name), below=1)
         for weights in (self.mix, self.class_weights):

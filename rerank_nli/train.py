@@ -19,7 +19,7 @@ import numpy as np
 from rerank_nli.checkpoints import convert_tokenizer, max_length, no_progress_bars, read_json, read_tokenizer, readable
 from rerank_nli.errors import InputError, counted, require
 from rerank_nli.evaluate import fit_on_even_rows, measure, truths
-from rerank_nli.examples import WIDTHS, Asked, Examples, loss
+from rerank_nli.examples import WIDTHS, Asked, Examples, divergence, loss
 from rerank_nli.export import check_card, export
 from rerank_nli.files import computes_bf16
 from rerank_nli.heads import open_base
@@ -251,8 +251,11 @@ class _Run:
         weights, *asked = (
             torch.from_numpy(values[batch.rows]).to(self.device) for values in (self.weights, *self.data.asked)
         )
-        logits = self._logits(self.data, batch)
-        costs = loss(torch, logits, Asked(*asked), self.labels.columns[0], recipe.smoothing, recipe.teacher)
+        passes = [self._logits(self.data, batch) for _ in range(2 if recipe.consistency else 1)]
+        own = Asked(*asked), self.labels.columns[0], recipe.smoothing, recipe.teacher
+        costs = sum(loss(torch, logits, *own) for logits in passes) / len(passes)
+        if recipe.consistency:
+            costs = costs + recipe.consistency * divergence(torch, *passes)
         value = (weights * costs).mean()
         cost = float(value.detach())
         if not math.isfinite(cost):

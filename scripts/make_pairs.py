@@ -8,7 +8,7 @@ retrieved   premises from elsewhere that resemble the hypothesis, and random one
             probability that rises with the base's own cosine similarity, so that training keeps the sense of topic
 passages    the premise, with its label, among others that resemble it; and such passages without it, as retrieved
 swapped     contradictions the other way round, which they remain, and neutral pairs, which are none that way either
-edited      numbers, names and negations changed in what was entailed
+edited      numbers and names changed in what was entailed, in its premise and in both, and negations
 scifact     claims against the evidence sentences, the other sentences and the whole of the abstracts that they cite
 asked       for teachers (make_lessons.py): the pairs of MultiNLI, LingNLI, SNLI and QNLI, hypotheses of one premise
             against each other (`agreeing`, if both may be true), and what does not contradict the other way round
@@ -55,8 +55,8 @@ SPECIFIC = ("fever", "lingnli", "mnli", "conjnli", "semi_automatic_wiki", "covid
 # Claims that may be true or false of other texts than their own.
 CLAIMS = (*WRITTEN, "counterfactual_snli", "fever", "conjnli", "semi_automatic_wiki", "covidfact", "rte")
 COUNTS = {"retrieved": 70_000, "random": 20_000, "titles": 15_000, "passages": 40_000, "empty": 15_000}
-COUNTS |= {"swapped": 20_000, "crossed": 60_000, "turned": 10_000, "numbers": 6_000, "names": 5_000, "negations": 4_000}
-COUNTS |= {"claims": 180_000}  # of resembling
+COUNTS |= {"swapped": 20_000, "crossed": 60_000, "turned": 10_000, "numbers": 18_000, "names": 15_000}
+COUNTS |= {"negations": 4_000, "claims": 180_000}  # claims: of resembling
 REWORDINGS = {"mnli": 2, "snli": 2, "qnli": 2, "lingnli": 1}  # of each pair
 NEARBY = 6  # words that one may be replaced by
 NEIGHBOURS = 30
@@ -184,12 +184,11 @@ def edited(rows: list[Pair], rng: random.Random) -> list[Pair]:
         if number:
             other = _other_number(number.group(), rng)
             if other not in row["premise"]:
-                made["numbers"].append(_edited(row, number, other, "contradiction"))
+                made["numbers"] += _replaced(row, number.group(), other, "contradiction")
         if name:
             other = rng.choice(names)
             if other not in row["premise"]:
-                end = " " if name.group().endswith(" ") else ""
-                made["names"].append(_edited(row, name, other + end, "not_entailment"))
+                made["names"] += _replaced(row, name.group().strip(), other, "not_entailment")
         if verb:
             made["negations"].append(_edited(row, verb, f"{verb.group()} not", "contradiction"))
     for row in rows:  # negation alone must not mean contradiction
@@ -319,6 +318,16 @@ def _other_number(number: str, rng: random.Random) -> str:
 def _edited(row: Pair, match: re.Match[str], new: str, label: str) -> Pair:
     text = row["hypothesis"]
     return {**row, "hypothesis": text[: match.start()] + new + text[match.end() :], "label": label, "source": "edited"}
+
+
+def _replaced(row: Pair, old: str, new: str, label: str) -> list[Pair]:
+    """One word changed in the hypothesis, in the premise and in both, so that no side alone tells the label."""
+    premise, hypothesis = (re.sub(rf"\b{re.escape(old)}\b", new, row[side]) for side in ("premise", "hypothesis"))
+    made = [{**row, "hypothesis": hypothesis, "label": label, "source": "edited"}]
+    if premise != row["premise"]:
+        made.append({**made[0], "premise": premise, "hypothesis": row["hypothesis"]})
+        made.append({**made[0], "premise": premise, "label": "entailment"})
+    return made
 
 
 def _turned(row: Pair, source: str) -> Pair:

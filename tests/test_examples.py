@@ -9,7 +9,7 @@ import pytest
 
 from rerank_nli import InputError
 from rerank_nli.checkpoints import read_tokenizer
-from rerank_nli.examples import WIDTHS, Asked, Examples, loss
+from rerank_nli.examples import WIDTHS, Asked, Examples, divergence, loss
 from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.pairs import Pair
 
@@ -85,6 +85,15 @@ def test_a_teachers_probabilities_for_other_outputs(tokenizer: Any) -> None:
     ):
         taught = Examples([pair], tokenizer, Labels.of(names), 64).asked.taught
         assert taught[0] == pytest.approx(expected)
+
+
+def test_divergence() -> None:
+    """Of two passes: the mean of KL(p, q) and KL(q, p), of each pair; 0 where they say the same."""
+    p, q = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]), np.array([[0.4, 0.5, 0.1], [0.3, 0.3, 0.4]])
+    both = (p * np.log(p / q) + q * np.log(q / p)).sum(axis=1) / 2
+    found = divergence(torch, torch.from_numpy(np.log(p) + 3), torch.from_numpy(np.log(q) - 1))
+    assert found.numpy() == pytest.approx(both)
+    assert found[1] == pytest.approx(0)
 
 
 def test_batches(tokenizer: Any) -> None:

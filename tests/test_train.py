@@ -19,7 +19,7 @@ from rerank_nli.calibration import Calibration
 from rerank_nli.checkpoints import read_tokenizer
 from rerank_nli.cli import main
 from rerank_nli.evaluate import fit_temperature, truths
-from rerank_nli.examples import Examples
+from rerank_nli.examples import Batch, Examples, divergence
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.manifest import Manifest
@@ -187,6 +187,26 @@ def test_a_teacher_that_says_nothing(base: Path, tmp_path: Path) -> None:
     """A share of the loss for a teacher is refused where no labelled pair has one's probabilities."""
     with pytest.raises(InputError, match=r"teacher=0\.5, but no pair has"):
         train(_pairs(10, 1), tmp_path, base=base, recipe=Recipe(teacher=0.5))
+
+
+def test_consistency_brings_passes_together(base: Path, tmp_path: Path) -> None:
+    """With a weight for it, what dropout does to a pair's probabilities is less, and the language is still learned."""
+    pairs = _pairs(60, 3)
+    apart = []
+    for weight in (0.0, 5.0):
+        out = tmp_path / str(weight)
+        dropped = replace(RECIPE, dropout=0.3, consistency=weight)
+        manifest = train(_pairs(600, 1), out, base=base, recipe=dropped, dev={"held_out": _pairs(60, 2)}, every=40)
+        assert manifest is not None
+        assert manifest.scores["held_out accuracy"] > 0.9
+        model, labels = open_base(out / "checkpoint", None, 0.3)
+        data = Examples(pairs, read_tokenizer(out / "checkpoint", {})[0], labels, 64)
+        inputs = {k: torch.from_numpy(a) for k, a in data.inputs(Batch(np.arange(len(pairs)), 16), 0).items()}
+        torch.manual_seed(0)
+        with torch.no_grad():
+            passes = [model.train()(**inputs).logits for _ in range(2)]
+        apart.append(float(divergence(torch, *passes).mean()))
+    assert apart[1] < apart[0] / 2
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "deberta-v2", "bart"])
@@ -494,6 +514,7 @@ def test_long_pairs_are_left_out(base: Path, tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs=0: expected a number above 0"),
         ({"rate": float("nan")}, "rate=nan"),
         ({"dropout": 1}, "dropout=1: expected a number from 0 and below 1"),
+        ({"consistency": -1.0}, "consistency=-1.0: expected a number from 0"),
         ({"teacher": 1.5}, "teacher=1.5: expected a number from 0 and below 1"),
         ({"frozen": -1}, "frozen=-1"),
         ({"longest": 4}, "longest=4"),
