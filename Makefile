@@ -108,10 +108,11 @@ DEV = $(DIR)/nli/mnli_dev_matched.jsonl.gz $(DIR)/nli/qnli_dev.jsonl.gz
 PAIRS := $(patsubst %,build/pairs/%.jsonl.gz,nli retrieved passages swapped edited scifact)
 ASKED := build/pairs/asked.jsonl.gz build/pairs/reworded.jsonl.gz
 MIX := mnli=1.6 snli=1.6 lingnli=1.1 qnli=2 fever=1.5 conjnli=.6 help=.4 control=.7 semi_automatic_wiki=.7
-MIX += counterfactual_snli=.8 passages=.5 retrieved=.4 swapped=.4 edited=.5
+MIX += counterfactual_snli=.8 passages=.5 retrieved=.4 swapped=.4 edited=.25
 TAUGHT := taught_mnli=1.5 taught_snli=1.5 taught_qnli=1.8 taught_lingnli=1 mnli=.12 snli=.15 qnli=.2 lingnli=.12 fever=.5
 TAUGHT += conjnli=.1 help=.08 control=.1 semi_automatic_wiki=.12 counterfactual_snli=.35 negation_nli=.3 covidfact=.6 rte=.8
-TAUGHT += passages=.33 retrieved=.27 scifact=1.2 swapped=.12 edited=.15
+TAUGHT += passages=.33 retrieved=.27 scifact=1.2 swapped=.12 edited=.08
+TAUGHT += taught_reworded=.5 taught_near_question=.7 taught_crossed=.5 taught_agreeing=.5 taught_turned=.5
 .PHONY: pairs
 pairs: .venv/dev.done
 	$(PIP) --constraint constraints-dev.txt --requirement benchmarks/requirements.txt

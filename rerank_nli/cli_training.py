@@ -70,13 +70,15 @@ def add_train(command: argparse.ArgumentParser) -> None:
         type=names,
         help="names of the outputs in order, a,b,c, in which numeric labels count; two may start from a base's three",
     )
-    command.add_argument("--card", type=Path, help="JSON: name, version, base, data with licences, window")
-    command.add_argument("--device", default="auto")
+    command.add_argument("--card", type=Path, help="JSON: name, version, base, data with licences, languages, window")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 …; auto is a GPU, if there is one")
     command.add_argument("--every", type=int, default=500, help="steps between looks at the dev sets")
     command.add_argument(
         "--mix", nargs="*", default=[], metavar="SOURCE=WEIGHT", help="weight of a source, 1 if unsaid"
     )
-    command.add_argument("--class-weights", nargs="*", default=[], metavar="LABEL=WEIGHT")
+    command.add_argument(
+        "--class-weights", nargs="*", default=[], metavar="LABEL=WEIGHT", help="weight of a label's loss, 1 if unsaid"
+    )
     for field in fields(Recipe):
         if field.name not in ("mix", "class_weights"):
             kind, what = int if isinstance(field.default, int) else float, f"{_RECIPE[field.name]} (%(default)s)"

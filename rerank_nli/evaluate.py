@@ -54,7 +54,7 @@ class Evaluation:
         rows: pairs in the set.
         two_labels: whether the decision is P(entailment) > ½, because the set or the model knows no contradiction;
             otherwise it is the likeliest of three.
-        accuracy, macro_f1: of the decision.
+        accuracy, macro_f1: of the decision; the mean of F1 is over the labels that the set has.
         auroc: of P(entailment), entailment against the rest; None where only one of the two occurs.
         ece: expected calibration error of the decision's probability.
         intervals: of each figure, [low, high], 95 %, by the percentile bootstrap over rows.
@@ -248,11 +248,11 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:  # noqa: ANN
 
 def _figures(entailment: FloatArray, truth: IntArray, decided: IntArray, confidence: FloatArray) -> dict[str, Any]:
     metrics = require("sklearn.metrics", "eval")
-    right, positive = decided == truth, truth == 0
+    right, positive, known = decided == truth, truth == 0, np.unique(truth)
     one_class = positive.all() or not positive.any()
     return {
         "accuracy": round(float(right.mean()), 4),
-        "macro_f1": round(float(metrics.f1_score(truth, decided, average="macro", zero_division=0)), 4),
+        "macro_f1": round(float(metrics.f1_score(truth, decided, labels=known, average="macro", zero_division=0)), 4),
         "auroc": None if one_class else round(float(metrics.roc_auc_score(positive, entailment)), 4),
         "ece": ece(confidence, right),
     }

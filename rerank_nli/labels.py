@@ -145,7 +145,11 @@ def label_of(value: object, names: Sequence[str] | None = None) -> str:
     if re.fullmatch(r"\d+(\.0)?", text):
         number = int(text.removesuffix(".0"))
         if names is None or number >= len(names):
-            message = f"label {value!r} is a number, and the outputs are {names and list(names)}: {_hint()}"
+            message = (
+                f"label {value!r} is a number, and the outputs are {list(names) if names else 'not known'}: give their "
+                "names in order, as contradiction,entailment,neutral: names= of read_pairs, --labels of train, or "
+                "--data-labels"
+            )
             raise LabelError(message)
         text = names[number]
     kind = _kind(text)

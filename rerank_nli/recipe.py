@@ -75,6 +75,9 @@ class Recipe:
         _require("consistency", self.consistency)
         for name in ("dropout", "smoothing", "teacher", "average", "warmup", "weight_decay"):
             _require(name, getattr(self, name), below=1)
+        if self.consistency and not self.dropout:
+            message = f"consistency={self.consistency} with dropout=0: two passes without dropout are the same"
+            raise InputError(message)
         for weights in (self.mix, self.class_weights):
             for name, weight in weights.items():
                 _require(f"the weight of {name!r}", weight)

@@ -25,6 +25,7 @@ from rerank_nli.files import computes_bf16
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS
 from rerank_nli.loading import checkpoint
+from rerank_nli.manifest import Manifest
 from rerank_nli.onnx_engine import OnnxEngine
 from rerank_nli.recipe import Recipe
 from rerank_nli.reranker import NLIReranker
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rerank_nli.examples import Batch
-    from rerank_nli.manifest import Manifest
     from rerank_nli.pairs import Pair
 
 __all__ = ["train"]
@@ -71,8 +71,9 @@ def train(
             rows, of which the manifest's ECE is not. Without any, the last is the best.
         recipe: how.
         labels: names of the outputs, two or three; None is a classifier's own, or entailment, neutral, contradiction.
-        card: of the bundle's manifest: name, version, base, data with licences, window. Scores and temperature are
-            measured, whatever it has of them.
+        card: of the bundle's manifest: name, version, base, data with licences, languages, window. What it leaves out
+            of the last four, a base that is a bundle tells. Scores and temperature are measured, whatever it has of
+            them.
         device: "auto", "cpu", "cuda" …
         bf16: compute in bfloat16; None does where the processor or the GPU has it.
         every: steps between looks at the dev sets, and between saved states.
@@ -84,7 +85,7 @@ def train(
     Raises:
         InputError: no pairs that fit, dev sets without labels, a card with other entries, a mix of sources or a teacher
             that there are not, more frozen layers than there are, a device that cannot be used, a loss that is no
-            number, or `out` holds a run with another recipe or other data, or one that is at work.
+            number, or `out` holds a run with another recipe or other data, one that is at work, or what is no run.
         LabelError: the outputs cannot be told apart.
         ModelNotFoundError: no such base.
     """
@@ -103,7 +104,7 @@ def train(
         run.go_on(every, stop_after)
         if run.step < run.steps:
             return None
-        return _bundle(run, dev or {}, {"base": {"model": str(base), "licence": "not stated"}, **(card or {})})
+        return _bundle(run, dev or {}, _card(run, str(base), card or {}))
 
 
 def _check(card: Mapping[str, Any], base: Path, dev: Mapping[str, Sequence[Pair]]) -> None:
@@ -169,9 +170,9 @@ class _Run:
             if not data.pairs:
                 message = f"none of {data.left_out} {what} is at most {at_most} tokens long"
                 raise InputError(message + (": raise longest" if at_most < most else ""))
-        unknown = sorted(set(recipe.mix) - {pair.source for pair in self.data.pairs})
-        if unknown:
-            message = f"mix has weights for {unknown}: the sources are {sorted({p.source for p in self.data.pairs})}"
+        sources = {pair.source for pair in pairs}
+        if unknown := sorted(set(recipe.mix) - sources):
+            message = f"mix has weights for {unknown}: the sources are {sorted(sources)}"
             raise InputError(message)
         if recipe.teacher and not any(pair.label and pair.taught for pair in self.data.pairs):
             message = f"teacher={recipe.teacher}, but no pair has the three probabilities of a teacher beside its label"
@@ -187,7 +188,7 @@ class _Run:
             message = f"mix={recipe.mix} leaves no pair to train on"
             raise InputError(message)
         self.steps, self.step, self.best, self.seconds = len(self.plan), 0, -1.0, 0.0
-        self.what = {
+        self.what: dict[str, Any] = {
             "recipe": asdict(recipe),
             "base": str(base),
             "pairs": self.data.digest,
@@ -225,6 +226,11 @@ class _Run:
         bar = tqdm(total=self.steps, initial=self.step, unit="step", mininterval=seldom, maxinterval=max(10, seldom))
         self.model.train()
         before, seen = self.seconds, 0
+        if self.data.left_out:
+            of = self.data.left_out + len(self.data.pairs)
+            bar.write(
+                f"left out: {self.data.left_out} of {of} pairs, of over {self.data.widths[-1]} tokens", sys.stderr
+            )
         with bar, (self.out / _LOG).open("a", buffering=1, encoding="utf-8") as log:
             while self.step < last:
                 started = time.monotonic()
@@ -330,19 +336,27 @@ class _Run:
 
     def _resume(self) -> None:
         if not (self.out / _STATE).is_file():
+            held = [name for name in (_BEST, _BUNDLE) if (self.out / name).exists()]
+            if held:
+                message = f"{self.out} holds {' and '.join(held)}, but no state of a run: choose another folder"
+                raise InputError(message)
             (self.out / _LOG).write_text("", encoding="utf-8")
             return
         try:
             state = self.torch.load(self.out / _STATE, weights_only=True, map_location=self.device)
             before = json.loads(state["what"])
+            before["recipe"] = {**asdict(Recipe()), **before["recipe"]}  # it may be older than a setting
         except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-            message = f"{self.out / _STATE} holds no state of a run ({error}): remove it to begin anew"
+            message = f"{self.out / _STATE} holds no state of a run ({error}): choose another folder"
             raise InputError(message) from error
         changed = [name for name, value in self.what.items() if before.get(name) != value]
         if changed:
+            was, now = before.get(changed[0]), self.what[changed[0]]
+            if changed[0] == "recipe":
+                was, now = ({k: v for k, v in some.items() if was.get(k) != now.get(k)} for some in (was, now))
             message = (
                 f"{self.out} holds a run with another {' and '.join(changed)} "
-                f"(it has {before.get(changed[0])}, not {self.what[changed[0]]}): choose another folder, or remove it"
+                f"(it has {was}, not {now}): choose another folder, or remove it"
             )
             raise InputError(message)
         if self.bf16 not in (None, state["bf16"]):
@@ -392,17 +406,27 @@ def _height(name: str, depth: int, decoder: int) -> int:
     return 0 if re.search(shared, name) else depth + 1
 
 
-def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: dict[str, Any]) -> Manifest:
+def _card(run: _Run, base: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bundle says of itself before it is measured; of a base that is a bundle, also what that was made of."""
+    own = Manifest.read(run.base)
+    sources = sorted({pair.source for pair in run.data.pairs})
+    card: dict[str, Any] = {"name": run.out.name, "base": {"model": base, "licence": "not stated"}}
+    card["data"] = [{"name": source, "licence": "not stated"} for source in sources]
+    if own:
+        card["base"] = {"licence": "not stated", **own.base, "model": f"{own.name} {own.version}"}
+        card["data"] = [*own.data, *card["data"]]
+        card |= {"languages": own.languages, "window": own.window}
+    training: dict[str, Any] = {**asdict(run.recipe), "pairs": len(run.data.pairs), "left out": run.data.left_out}
+    training |= {"steps": run.steps, "minutes": round(run.seconds / 60, 1), "bf16": run.bf16}
+    measured = ("scores", "temperature")  # which a card may have of other weights
+    return {**card, **{name: value for name, value in given.items() if name not in measured}, "training": training}
+
+
+def _bundle(run: _Run, dev: Mapping[str, Sequence[Pair]], card: Mapping[str, Any]) -> Manifest:
     """Export the best, calibrated and measured; a half-made bundle never takes the place of a whole one."""
     folder = run.out / f"{_BUNDLE}.part"
     shutil.rmtree(folder, ignore_errors=True)
-    for measured in ("scores", "temperature"):  # a card may have been of other weights
-        card.pop(measured, None)
-    sources = sorted({pair.source for pair in run.data.pairs})
-    card.setdefault("data", [{"name": source, "licence": "not stated"} for source in sources])
-    training: dict[str, Any] = {**asdict(run.recipe), "pairs": len(run.data.pairs), "left out": run.data.left_out}
-    training |= {"steps": run.steps, "minutes": round(run.seconds / 60, 1), "bf16": run.bf16}
-    manifest = export(run.out / _BEST, folder, card={"name": run.out.name, **card, "training": training})
+    manifest = export(run.out / _BEST, folder, card=card)
     if dev:
         manifest = _measured(manifest, NLIReranker(OnnxEngine(folder), calibration=None), dev)
         manifest.write(folder)

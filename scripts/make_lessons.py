@@ -70,6 +70,7 @@ def lesson(row: dict[str, Any], entailment: float, contradiction: float) -> dict
         said[1:] = [1 - entailment, 0.0]
     elif row["source"] in ("turned", "agreeing"):
         said[2] = 0.0
+    said[1] += not sum(said)  # all of it was P(contradiction)
     shares = [round(p / sum(said), 5) for p in said]
     return {**row, **dict(zip(COLUMNS, shares, strict=True)), "source": f"taught_{row['source']}"}
 

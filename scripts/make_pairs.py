@@ -65,6 +65,7 @@ LONGEST_SENTENCE = 300  # characters
 WORD = r"[A-Za-z]{3,}"
 NUMBER = r"\b\d[\d,.]*\d\b|\b\d\b"
 NAME = r"(?<=[a-z,] )(?:[A-Z][a-z]+ ?)+\b"
+BOUND = r"\b(?:more|less|fewer|over|under|least|most|above|below|about|around|nearly|almost|up to)\b\W*(?:than\W*)?$"
 VERB = r"\b(is|was|were|are|has been|can|will|could|should)\b(?! not|n't|'t)"
 
 
@@ -178,7 +179,8 @@ def edited(rows: list[Pair], rng: random.Random) -> list[Pair]:
     made: dict[str, list[Pair]] = defaultdict(list)
     for row in entailed:
         text = row["hypothesis"]
-        number = next((m for m in re.finditer(NUMBER, text) if m.group() in row["premise"]), None)
+        numbers = (m for m in re.finditer(NUMBER, text) if not re.search(BOUND, text[: m.start()], re.IGNORECASE))
+        number = next((m for m in numbers if m.group() in row["premise"]), None)
         name = next((m for m in re.finditer(NAME, text) if m.group().strip() in row["premise"]), None)
         verb = re.search(VERB, text)
         if number:
@@ -324,7 +326,7 @@ def _replaced(row: Pair, old: str, new: str, label: str) -> list[Pair]:
     """One word changed in the hypothesis, in the premise and in both, so that no side alone tells the label."""
     premise, hypothesis = (re.sub(rf"\b{re.escape(old)}\b", new, row[side]) for side in ("premise", "hypothesis"))
     made = [{**row, "hypothesis": hypothesis, "label": label, "source": "edited"}]
-    if premise != row["premise"]:
+    if premise != row["premise"] and not set(old.split()) & set(premise.split()):  # else part of a name may be left
         made.append({**made[0], "premise": premise, "hypothesis": row["hypothesis"]})
         made.append({**made[0], "premise": premise, "label": "entailment"})
     return made

@@ -39,6 +39,13 @@ def test_three_labels() -> None:
     assert not found.two_labels
 
 
+def test_macro_f1_is_over_the_labels_of_the_set() -> None:
+    """A label that the set has not is no part of the mean, also where the model says it."""
+    found = measure(P, np.array([0, 0, 0, 2, 2]), resamples=0)
+    # entailment 2·2/(2+3), contradiction 2·2/(2+2)
+    assert found.macro_f1 == round((4 / 5 + 1) / 2, 4)
+
+
 def test_not_entailment_is_decided_by_half() -> None:
     """Where a set knows entailment and its absence only, P(entailment) > ½ decides, whatever is likeliest of three."""
     found = measure(np.array([[0.4, 0.3, 0.3], [0.9, 0.05, 0.05]]), np.array([3, 0]), resamples=0)

@@ -141,6 +141,13 @@ def test_bundled_manifest() -> None:
     assert manifest.temperature > 0
 
 
+def test_bundled_card_tells_how_it_was_made() -> None:
+    """Settings of the run stand beside base, data and scores, in the manifest and on the card."""
+    manifest = Manifest.read(BUNDLED)
+    assert manifest is not None
+    assert manifest.training["weights"] in (BUNDLED / "README.md").read_text(encoding="utf-8")
+
+
 def test_bundled_size() -> None:
     """The bundled model takes at most 25 MB."""
     assert 1e6 < sum(path.stat().st_size for path in BUNDLED.iterdir()) <= 25e6

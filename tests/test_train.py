@@ -20,6 +20,7 @@ from rerank_nli.checkpoints import read_tokenizer
 from rerank_nli.cli import main
 from rerank_nli.evaluate import fit_temperature, truths
 from rerank_nli.examples import Batch, Examples, divergence
+from rerank_nli.export import export
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS, Labels
 from rerank_nli.manifest import Manifest
@@ -117,8 +118,10 @@ def test_resuming_is_exact(run: Path, base: Path, tmp_path: Path) -> None:
 
 def test_other_settings_are_refused(run: Path, base: Path) -> None:
     """A folder that holds a run does not take another."""
-    with pytest.raises(InputError, match="holds a run with another recipe"):
-        train(_pairs(600, 1), run, base=base, recipe=Recipe())
+    with pytest.raises(
+        InputError, match=r"holds a run with another recipe.*\(it has \{'epochs': 3\}, not \{'epochs': 5\}\)"
+    ):
+        train(_pairs(600, 1), run, base=base, recipe=replace(RECIPE, epochs=5), dev={"held_out": _pairs(60, 2)})
     with pytest.raises(InputError, match=r"holds a run with another pairs and dev sets \(it has 600 of \w+, not 10 of"):
         train(_pairs(10, 1), run, base=base, recipe=RECIPE)
 
@@ -136,6 +139,41 @@ def test_what_the_end_needs_is_checked_at_the_start(base: Path, tmp_path: Path) 
         with pytest.raises(InputError, match=f"{setting}=0: expected"):
             train(_pairs(10, 1), tmp_path / "out", base=base, **{setting: 0})  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_state_from_before_a_setting(base: Path, tmp_path: Path) -> None:
+    """A run goes on under a version that has one setting more, which has its default there."""
+    settings: dict[str, Any] = {"base": base, "recipe": RECIPE, "stop_after": 1}
+    train(_pairs(40, 1), tmp_path, **settings)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    what = json.loads(state["what"])
+    del what["recipe"]["consistency"]
+    torch.save({**state, "what": json.dumps(what)}, tmp_path / "state.pt")
+    train(_pairs(40, 1), tmp_path, **settings)
+    assert len(_losses(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "bundle"])
+def test_what_is_no_run_is_left_alone(name: str, base: Path, tmp_path: Path) -> None:
+    """A folder that holds a model, but no state of a run, is refused, and stays as it is."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "weights").write_text("precious")
+    with pytest.raises(InputError, match=f"holds {name}, but no state of a run: choose another folder"):
+        train(_pairs(10, 1), tmp_path, base=base)
+    assert (tmp_path / name / "weights").read_text() == "precious"
+
+
+def test_a_bundle_as_base_tells_what_it_was_made_of(run: Path, tmp_path: Path) -> None:
+    """Its licence, data, languages and window go into the card of what is made of it, beside the new data."""
+    card = {**CARD, "languages": ["de"], "window": 40}
+    first = tmp_path / "first"
+    export(run / "checkpoint", first, form="fp32", card=card)
+    pairs = [pair._replace(source="more cats") for pair in _pairs(40, 1)]
+    manifest = train(pairs, tmp_path / "out", base=first, recipe=Recipe(epochs=1), labels=None)
+    assert manifest is not None
+    assert manifest.base == {"model": "tiny 1", "licence": "Apache-2.0"}
+    assert manifest.data == [*CARD["data"], {"name": "more cats", "licence": "not stated"}]
+    assert (manifest.languages, manifest.window) == (["de"], 40)
 
 
 def test_not_entailment_leaves_the_rest_open(base: Path, tmp_path: Path) -> None:
@@ -498,12 +536,13 @@ def test_numbers_are_labels_of_the_base(run: Path, tmp_path: Path) -> None:
     assert _losses(out)[0] < 0.75 * np.log(3)
 
 
-def test_long_pairs_are_left_out(base: Path, tmp_path: Path) -> None:
-    """A pair over the longest length takes no part, is counted, and is never cut."""
+def test_long_pairs_are_left_out(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pair over the longest length takes no part, is counted at the start and in the card, and is never cut."""
     long = Pair("a cat " * 60, "it sees cat", "entailment", None, "cats")
     manifest = train([*_pairs(40, 1), long], tmp_path, base=base, recipe=Recipe(epochs=1, longest=64))
     assert manifest is not None
     assert (manifest.training["pairs"], manifest.training["left out"]) == (40, 1)
+    assert "left out: 1 of 41 pairs, of over 64 tokens" in capsys.readouterr().err
     with pytest.raises(InputError, match="none of 1 pairs is at most 64 tokens long"):
         train([long], tmp_path / "none", base=base, recipe=Recipe(longest=64))
 
@@ -515,6 +554,7 @@ def test_long_pairs_are_left_out(base: Path, tmp_path: Path) -> None:
         ({"rate": float("nan")}, "rate=nan"),
         ({"dropout": 1}, "dropout=1: expected a number from 0 and below 1"),
         ({"consistency": -1.0}, "consistency=-1.0: expected a number from 0"),
+        ({"consistency": 1, "dropout": 0}, "consistency=1 with dropout=0: two passes"),
         ({"teacher": 1.5}, "teacher=1.5: expected a number from 0 and below 1"),
         ({"frozen": -1}, "frozen=-1"),
         ({"longest": 4}, "longest=4"),
