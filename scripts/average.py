@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
     arguments = parser.parse_args()
     weights = average(arguments.checkpoints)
-    shutil.copytree(arguments.checkpoints[0][0], arguments.out, ignore=shutil.ignore_patterns(WEIGHTS))
+    of_these_weights = shutil.ignore_patterns(WEIGHTS, "manifest.json", "README.md")  # a manifest has their hash
+    shutil.copytree(arguments.checkpoints[0][0], arguments.out, ignore=of_these_weights)
     save_file(weights, arguments.out / WEIGHTS, metadata={"format": "pt"})
 
 
