@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import pickle
-import re
 import shutil
 import sys
 import time
@@ -24,6 +23,7 @@ from rerank_nli.export import check_card, export
 from rerank_nli.files import computes_bf16
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS
+from rerank_nli.layers import by_layer
 from rerank_nli.loading import checkpoint
 from rerank_nli.manifest import Manifest
 from rerank_nli.onnx_engine import OnnxEngine
@@ -179,7 +179,7 @@ class _Run:
             raise InputError(message)
         weights = [recipe.weight(pair.label, binary=self.labels.binary) for pair in self.data.pairs]
         self.weights = np.array(weights, dtype=np.float32)
-        self.optimizer = torch.optim.AdamW(_groups(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
+        self.optimizer = torch.optim.AdamW(by_layer(self.model, recipe), lr=recipe.rate, betas=(0.9, 0.98), fused=True)
         self.learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.average = [parameter.detach().clone() for parameter in self.learning]
         whole = [self._epoch(n) for n in range(math.ceil(recipe.epochs))]
@@ -371,39 +371,6 @@ class _Run:
             self.torch.cuda.set_rng_state_all([rng.cpu() for rng in state["random_cuda"]])
         rows = (self.out / _LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         (self.out / _LOG).write_text("".join(rows[: self.step]), encoding="utf-8")
-
-
-def _groups(model: Any, recipe: Recipe) -> list[dict[str, Any]]:  # noqa: ANN401
-    """Parameters that learn, by layer, each with its share of the rate; biases and norms do not decay."""
-    config = model.config
-    named = (getattr(config, name, 0) for name in ("decoder_layers", "num_decoder_layers"))  # of BART, of T5
-    decoder = max(named) if config.is_encoder_decoder else 0
-    depth = config.num_hidden_layers + decoder
-    heights = {name: _height(name, depth, decoder) for name, _ in model.named_parameters()}
-    told = set(heights.values()) - {0, depth + 1} == set(range(1, depth + 1))
-    if recipe.frozen > (depth if told else 0):
-        found = f"{depth} layers" if told else "no layers that can be told by their names"
-        message = f"frozen={recipe.frozen}, but the base has {found}"
-        raise InputError(message)
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        height = heights[name]
-        if recipe.frozen and height <= recipe.frozen:
-            parameter.requires_grad = False
-            continue
-        below, matrix = max(0, depth - height), parameter.ndim > 1
-        decay = {"weight_decay": recipe.weight_decay if matrix else 0.0, "scale": recipe.layer_decay**below}
-        groups.setdefault((below, matrix), {"params": [], **decay})["params"].append(parameter)
-    return list(groups.values())
-
-
-def _height(name: str, depth: int, decoder: int) -> int:
-    """The layer of a parameter, from 1; 0 is of embeddings and what all layers share, depth + 1 of the head."""
-    number = re.search(r"\b(?:block|layers?)\.(\d+)\.", name)  # in a block of T5, layers have numbers of their own
-    if number:
-        return int(number[1]) + 1 + (depth - decoder if ".decoder." in name else 0)
-    shared = r"embed|shared|relative_attention_bias|deberta\.encoder\.(LayerNorm|conv)\."
-    return 0 if re.search(shared, name) else depth + 1
 
 
 def _card(run: _Run, base: str, given: Mapping[str, Any]) -> dict[str, Any]:

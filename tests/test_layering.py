@@ -43,7 +43,7 @@ ORDER = (
     *("judging", "reranker", "zeroshot", "languages"),
     *("columns", "workers", "tables", "jobs"),
     *("evaluate", "calibrate", "agreement"),
-    *("examples", "recipe", "heads", "train", "tune", "demo", "catalogue"),
+    *("examples", "recipe", "heads", "layers", "train", "tune", "demo", "catalogue"),
     *("server_forms", "server_limits", "server_models", "server_metrics", "server_requests"),
     *("server_answers", "server_pages", "server"),
     *("cli_options", "cli_serving", "cli_training", "cli_tuning", "cli_models", "cli_scoring", "cli"),

@@ -23,10 +23,11 @@ from rerank_nli.examples import Batch, Examples, divergence
 from rerank_nli.export import export
 from rerank_nli.heads import open_base
 from rerank_nli.labels import COLUMNS, Labels
+from rerank_nli.layers import by_layer
 from rerank_nli.manifest import Manifest
 from rerank_nli.pairs import Pair, read_pairs
 from rerank_nli.recipe import Recipe
-from rerank_nli.train import _groups, train
+from rerank_nli.train import train
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -169,7 +170,7 @@ def test_a_bundle_as_base_tells_what_it_was_made_of(run: Path, tmp_path: Path) -
     first = tmp_path / "first"
     export(run / "checkpoint", first, form="fp32", card=card)
     pairs = [pair._replace(source="more cats") for pair in _pairs(40, 1)]
-    manifest = train(pairs, tmp_path / "out", base=first, recipe=Recipe(epochs=1), labels=None)
+    manifest = train(pairs, tmp_path / "out", base=first, recipe=Recipe(epochs=1))
     assert manifest is not None
     assert manifest.base == {"model": "tiny 1", "licence": "Apache-2.0"}
     assert manifest.data == [*CARD["data"], {"name": "more cats", "licence": "not stated"}]
@@ -293,7 +294,7 @@ def test_blocks_are_layers() -> None:
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2, "vocab_size": 20}
     config = transformers.T5Config(num_layers=3, num_decoder_layers=2, num_labels=3, **sizes)
     model = transformers.T5ForSequenceClassification(config)
-    rates = {id(p): group["scale"] for group in _groups(model, Recipe(layer_decay=0.5)) for p in group["params"]}
+    rates = {id(p): group["scale"] for group in by_layer(model, Recipe(layer_decay=0.5)) for p in group["params"]}
     for name, below in (
         *(("classification_head.out_proj.weight", 0), ("transformer.shared.weight", 5)),
         *((f"transformer.encoder.block.{n}.layer.1.DenseReluDense.wi.weight", 4 - n) for n in range(3)),
